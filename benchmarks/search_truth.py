@@ -29,9 +29,9 @@ def main() -> None:
 
     parser = options(__doc__ or "")
     parser.add_argument("--servers", type=positive, default=3000, help="of each kind (default: %(default)s)")
-    asked = parser.parse_args()
-    print(f"{asked.servers:,} servers of each kind, precision 5 %, 3 repetitions; aims: {AIMS}")
-    rows = [figures(kind, asked.servers) for kind in KINDS]
+    args = parser.parse_args()
+    print(f"{args.servers:,} servers of each kind, precision 5 %, 3 repetitions; aims: {AIMS}")
+    rows = [figures(kind, args.servers) for kind in KINDS]
     heads = [
         "kind",
         "within 5 %",
@@ -44,7 +44,7 @@ def main() -> None:
         "",
     ]
     print_table(heads, [line(row) for row in rows])
-    write_json(asked.json, {"servers": asked.servers, "kinds": rows})
+    write_json(args.json, {"servers": args.servers, "kinds": rows})
 
 
 def figures(kind: str, servers: int) -> dict[str, Any]:

@@ -21,16 +21,16 @@ def main() -> None:
     parser = options(__doc__ or "", sessions=200, runs=5)
     parser.add_argument("--steps", type=positive, default=200, metavar="K", help="steps each (default: %(default)s)")
     add_clients(parser, OURS, BY_NUMBER, BY_OBSERVATION, AIOHTTP, K6)
-    asked = parser.parse_args()
-    if asked.steps < 2:
+    args = parser.parse_args()
+    if args.steps < 2:
         parser.error("--steps 1: a run of fewer steps is subtracted, so ask for at least 2")
-    batch = Asked(asked.sessions, 0.0, "burst", asked.steps)
+    batch = Asked(args.sessions, 0.0, "burst", args.steps)
     with set_up(batch.sessions) as bench:
-        runs = interleaved(asked.runs, bench.clients(asked.clients), lambda client: measure(bench, client, batch))
+        runs = interleaved(args.runs, bench.clients(args.clients), lambda client: measure(bench, client, batch))
     print(f"{batch.sessions} sessions · {batch.steps} steps of 0 s · {counted(len(runs))}")
     rows = [[name, spread([run[name] for run in runs], ".1f"), TARGETS.get(name, "")] for name in runs[0]]
     print_table(["client", "CPU µs/step", "target"], rows)
-    write_json(asked.json, {"asked": asdict(batch), "unit": "CPU µs per step", "runs": runs})
+    write_json(args.json, {"asked": asdict(batch), "unit": "CPU µs per step", "runs": runs})
 
 
 def measure(bench: Bench, client: Client, batch: Asked) -> float:

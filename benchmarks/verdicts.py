@@ -71,23 +71,23 @@ def main() -> None:
         default="both",
         help="quiet: as it is, burnt: with a program that never rests on every core (default: %(default)s)",
     )
-    asked = parser.parse_args()
+    args = parser.parse_args()
     print(describe_machine())
-    machines = ("quiet", "burnt") if asked.machine == "both" else (asked.machine,)
+    machines = ("quiet", "burnt") if args.machine == "both" else (args.machine,)
     kinds = [(server, mode, machine) for machine, server in product(machines, SERVERS) for mode in server.modes]
     tallies = {kind: Tally() for kind in kinds}
-    for _ in range(asked.runs):
+    for _ in range(args.runs):
         for server, mode, machine in kinds:
             with burning(machine == "burnt"):
-                judge(server, mode, asked.batch, asked.again, tallies[server, mode, machine])
-    print(f"{asked.runs} runs of each kind, batch {asked.batch}, --openenv-again {asked.again}")
+                judge(server, mode, args.batch, args.again, tallies[server, mode, machine])
+    print(f"{args.runs} runs of each kind, batch {args.batch}, --openenv-again {args.again}")
     heads = ["server", "mode", "machine", *OUTCOMES, "false, at most", "set aside", "median s", "longest s"]
     print_table([*heads, ""], [[*row(*kind, tally), ""] for kind, tally in tallies.items()])
     figures = [
         {"server": server.name, "mode": mode, "machine": machine, **asdict(tally)}
         for (server, mode, machine), tally in tallies.items()
     ]
-    write_json(asked.json, {"runs": asked.runs, "batch": asked.batch, "again": asked.again, "kinds": figures})
+    write_json(args.json, {"runs": args.runs, "batch": args.batch, "again": args.again, "kinds": figures})
 
 
 @contextmanager

@@ -18,14 +18,14 @@ from pytest_openenv_scale.core.endpoint import Endpoint
 
 def make_subject(url: str, *, endpoint: dict[str, Any] | None = None, **changes: Any) -> Subject:
     """The server at a base URL, which takes `wait_seconds`; patient for a second or two, up to eight sessions."""
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "workload": Workload(({"wait_seconds": "$wait"},)),
         "max_sessions": 8,
         "wait_s": 0.0,
         "timeout_s": 2.0,
         "soak_s": 2.0,
     }
-    return Subject(Endpoint((url,), "here", url, **(endpoint or {})), **{**given, **changes})
+    return Subject(Endpoint((url,), "here", url, **(endpoint or {})), **{**defaults, **changes})
 
 
 class _Server(uvicorn.Server):

@@ -25,11 +25,10 @@ PACKAGES = (OPENENV_0_10, "openenv-core==0.3.0", "openenv-core==0.2.3", "openenv
 """Newest first."""
 
 
-def newest_and_oldest(things: Iterable[Any], package: Callable[[Any], str] = str) -> list[Any]:
+def newest_and_oldest(cases: Iterable[Any], package: Callable[[Any], str] = str) -> list[Any]:
     """Parametrise a test over things of several packages; those of versions in between belong to the matrix."""
     return [
-        pytest.param(thing, id=getattr(thing, "id", None) or str(thing), marks=_marks(package(thing)))
-        for thing in things
+        pytest.param(case, id=getattr(case, "id", None) or str(case), marks=_marks(package(case))) for case in cases
     ]
 
 

@@ -39,24 +39,26 @@ def order(
     http_connections: str = "session",
     network: Network = DIRECT,
 ) -> CellRequest:
-    asked = cell(batch, wait=wait, steps=steps, arrival=arrival, mode=mode)
-    request = CellRequest(asked, repetition, urls, headers or {}, workload, timeout, seed, until_done, http_connections)
+    cell_asked = cell(batch, wait=wait, steps=steps, arrival=arrival, mode=mode)
+    request = CellRequest(
+        cell_asked, repetition, urls, headers or {}, workload, timeout, seed, until_done, http_connections
+    )
     return replace(request, network=network)
 
 
 async def play_share(
-    asked: CellRequest, process: int = 0, processes: int = 1
+    request: CellRequest, process: int = 0, processes: int = 1
 ) -> tuple[ShareResult, list[ShareProgress]]:
     """Run one process's share of a cell here; a hold is released as soon as it is up."""
     progress: list[ShareProgress] = []
 
-    def hear(said: Any) -> None:
-        if isinstance(said, BatchReady):
+    def hear(event: Any) -> None:
+        if isinstance(event, BatchReady):
             asyncio.get_running_loop().call_soon(share.release)
-        elif isinstance(said, ShareProgress):
-            progress.append(said)
+        elif isinstance(event, ShareProgress):
+            progress.append(event)
 
-    share = WorkerShare(Prepare(asked, process, processes), hear)
+    share = WorkerShare(Prepare(request, process, processes), hear)
     share.prepare()
     share.start(time.perf_counter(), time.time())
     rows = await asyncio.wait_for(share.run(), 60)

@@ -132,8 +132,8 @@ class SwappedRooms(_Among):
 
     def see(self) -> dict[str, Any]:
         others = self.others if random.random() < self.swapped else []
-        shown = random.choice(others) if others else self
-        return {**super().see(), "room": Walk.see(shown)["room"]}
+        view = random.choice(others) if others else self
+        return {**super().see(), "room": Walk.see(view)["room"]}
 
 
 class SharedBear(_Among):

@@ -39,8 +39,8 @@ def unmasked(data: bytes) -> tuple[int, bytes]:
         start, length = 10, struct.unpack_from("!Q", data, 2)[0]
     key, body = data[start : start + 4], data[start + 4 :]
     assert len(body) == length
-    whole = key * (length // 4 + 1)
-    return data[0] & 0x0F, bytes(a ^ b for a, b in zip(body, whole, strict=False))
+    repeated_key = key * (length // 4 + 1)
+    return data[0] & 0x0F, bytes(a ^ b for a, b in zip(body, repeated_key, strict=False))
 
 
 def observation(*, done: bool = False, **fields: Any) -> dict[str, Any]:
@@ -107,11 +107,11 @@ class Peer:
 
     async def asked_or_pinged(self, *, pong: bool = True) -> dict[str, Any]:
         """Read one JSON message of the client; pings before it are answered, unless not to be."""
-        while (heard := await self.hear())[0] == PING:
+        while (frame_heard := await self.hear())[0] == PING:
             if pong:
-                self.send(frame(PONG, heard[1]))
-        assert heard[0] == TEXT, heard
-        return json.loads(heard[1])
+                self.send(frame(PONG, frame_heard[1]))
+        assert frame_heard[0] == TEXT, frame_heard
+        return json.loads(frame_heard[1])
 
     async def serve(self, *, steps: int = 1) -> None:
         """Answer a reset and so many steps."""

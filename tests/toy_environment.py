@@ -70,13 +70,13 @@ async def serving(make: Callable[[], Toy], limit: int = 100) -> AsyncIterator[st
 
 
 async def converse(peer: Peer, toy: Toy) -> None:
-    while (asked := await peer.asked())["type"] != "close":
-        if asked["type"] == "state":
+    while (message := await peer.asked())["type"] != "close":
+        if message["type"] == "state":
             state = toy.state()
             peer.say({"type": "state", "data": state} if state is not None else error("UNKNOWN_TYPE", "state"))
             continue
         try:
-            toy.begin(asked.get("data", {})) if asked["type"] == "reset" else toy.take(asked["data"])
+            toy.begin(message.get("data", {})) if message["type"] == "reset" else toy.take(message["data"])
         except RefusedError as refused:
             peer.say(error("EXECUTION_ERROR", str(refused)))
             continue

@@ -24,11 +24,11 @@ def uvicorn_server(folder: Path, *options: str, prefix: str = "", app: str = "",
         server = subprocess.Popen(["bash", "-c", shell], cwd=folder, env=server_environ(), stdout=out, stderr=out)
     try:
         deadline = time.monotonic() + 60
-        while not (found := re.search(r"running on (http://\S+)", log.read_text())):
+        while not (match := re.search(r"running on (http://\S+)", log.read_text())):
             assert server.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
-        yield found[1]
+        yield match[1]
     finally:
         server.terminate()
         server.wait(20)

@@ -61,12 +61,12 @@ def server_of(conversation: Conversation, *, received: list[Any] | None = None) 
         await peer.accept(*map(message, conversation.greeting))
         for turn in conversation.turns:
             opcode, text = await peer.hear()
-            said = None if opcode == CLOSE else json.loads(text)
+            parsed_message = None if opcode == CLOSE else json.loads(text)
             if received is None:
-                assert not sayable(turn.said) or said == turn.said
-            elif said is not None:
-                received.append(said)
-            if said in (None, {"type": "close"}):
+                assert not sayable(turn.said) or parsed_message == turn.said
+            elif parsed_message is not None:
+                received.append(parsed_message)
+            if parsed_message in (None, {"type": "close"}):
                 await let_go(peer, opcode)
                 return
             if turn.answer is not None:

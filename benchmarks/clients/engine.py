@@ -33,10 +33,10 @@ def main() -> None:
     cell = Cell("benchmark", "null-server", "null-server", "ws", float(wait), int(sessions), int(steps), arrival)
     workload = Workload(function=function[0]) if function else Workload(({"wait_seconds": "$wait"},))
     order = CellRequest(cell, 1, (f"http://127.0.0.1:{port}",), {}, workload, TIMEOUT_S)
-    held: list[int] = []
+    resident: list[int] = []
 
     def on_progress(progress: LoadProgress) -> None:
-        held.append(resident_kib(load_process()))
+        resident.append(resident_kib(load_process()))
 
     with LoadGenerator(1) as generator:
         result = generator.run_cell(order, on_progress)
@@ -45,7 +45,7 @@ def main() -> None:
     latencies = pc.list_flatten(table["step_latencies"]).to_pylist()
     tell(
         ok=pc.sum(table["success"]).as_py(),
-        held_kib=max(held, default=None),
+        held_kib=max(resident, default=None),
         peak_kib=peak,
         **step_over(latencies, cell.wait or 0.0),
     )

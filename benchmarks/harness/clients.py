@@ -40,16 +40,16 @@ class Client:
 def known_clients(programs: Programs) -> dict[str, Client]:
     """Return the clients there are on this machine by name; k6 only where it is installed."""
     clients = [
-        Client(FLOOR, lambda asked, port: _floor(programs, asked, port)),
-        Client(OURS, lambda asked, port: _python("engine.py", asked, port)),
+        Client(FLOOR, lambda batch, port: _floor(programs, batch, port)),
+        Client(OURS, lambda batch, port: _python("engine.py", batch, port)),
         *(
-            Client(name, lambda asked, port, function=function: [*_python("engine.py", asked, port), function])
+            Client(name, lambda batch, port, function=function: [*_python("engine.py", batch, port), function])
             for name, function in FUNCTIONS.items()
         ),
-        Client(AIOHTTP, lambda asked, port: _python("aiohttp_client.py", asked, port)),
+        Client(AIOHTTP, lambda batch, port: _python("aiohttp_client.py", batch, port)),
     ]
     if (k6 := find_k6()) is not None:
-        clients.append(Client(K6, lambda asked, port: _k6(k6, asked, port)))
+        clients.append(Client(K6, lambda batch, port: _k6(k6, batch, port)))
     return {client.name: client for client in clients}
 
 
@@ -58,25 +58,25 @@ def find_k6() -> str | None:
     return shutil.which(K6, path=Path(sys.executable).parent) or shutil.which(K6)
 
 
-def _floor(programs: Programs, asked: Asked, port: int) -> list[str]:
-    if asked.steps != 1:
+def _floor(programs: Programs, batch: Asked, port: int) -> list[str]:
+    if batch.steps != 1:
         raise Problem("the C floor plays sessions of one step only: leave c-floor out")
-    return [str(programs.ws_floor), str(asked.sessions), str(asked.wait), str(port)]
+    return [str(programs.ws_floor), str(batch.sessions), str(batch.wait), str(port)]
 
 
-def _python(script: str, asked: Asked, port: int) -> list[str]:
-    figures = [asked.sessions, asked.wait, port, asked.arrival, asked.steps]
+def _python(script: str, batch: Asked, port: int) -> list[str]:
+    figures = [batch.sessions, batch.wait, port, batch.arrival, batch.steps]
     return [sys.executable, str(FOLDER / script), *map(str, figures)]
 
 
-def _k6(k6: str, asked: Asked, port: int) -> list[str]:
-    said = {
-        "SESSIONS": asked.sessions,
-        "WAIT": asked.wait,
+def _k6(k6: str, batch: Asked, port: int) -> list[str]:
+    variables = {
+        "SESSIONS": batch.sessions,
+        "WAIT": batch.wait,
         "PORT": port,
-        "ARRIVAL": asked.arrival,
-        "STEPS": asked.steps,
+        "ARRIVAL": batch.arrival,
+        "STEPS": batch.steps,
     }
-    settings = [part for name, value in said.items() for part in ("--env", f"{name}={value}")]
+    settings = [part for name, value in variables.items() for part in ("--env", f"{name}={value}")]
     # Without an address it opens no API server, whose port another k6 may hold.
     return [k6, "run", "--quiet", "--no-usage-report", "--address", "", *settings, str(FOLDER / "k6.js")]

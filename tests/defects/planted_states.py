@@ -109,10 +109,10 @@ class _RarelyOddEnvironment(Environment):
         self.odd = seed is not None and random.Random(f"odd {seed}").random() < 0.01
 
     def observation(self) -> dict[str, Any]:
-        told = super().observation()
+        reply = super().observation()
         if self.odd and self.step_count > 1:
-            told["observation"]["step"] += 100
-        return told
+            reply["observation"]["step"] += 100
+        return reply
 
 
 class RareEvent(Server):

@@ -168,9 +168,9 @@ def whoami(hub: Hub, request: Asked) -> Answer:
     body={"name", "organization", "type", "visibility", "sdk", "hardware", "sleepTimeSeconds", "variables", "secrets"},
 )
 def create(hub: Hub, request: Asked) -> Answer:
-    given = request.json()
-    kind = given.get("type", "model")
-    id = f"{given.get('organization') or hub.user}/{given['name']}"
+    details = request.json()
+    kind = details.get("type", "model")
+    id = f"{details.get('organization') or hub.user}/{details['name']}"
     if not request.authorized:
         raise HubError(401, "Invalid username or password.")
     if id.partition("/")[0] != hub.user:
@@ -179,17 +179,17 @@ def create(hub: Hub, request: Asked) -> Answer:
     if (kind, id) in hub.repos:
         body = json.dumps({"error": f"You already created this {kind} repo", "url": url}).encode()
         return Answer(409, body, {"Content-Type": "application/json"})
-    repo = Repo(kind, id, private=given.get("visibility") == "private", sdk=given.get("sdk"))
+    repo = Repo(kind, id, private=details.get("visibility") == "private", sdk=details.get("sdk"))
     if kind == "space":
-        flavor = given.get("hardware") or FREE
+        flavor = details.get("hardware") or FREE
         _check_flavor(flavor)
         repo.space = Space(
             repo,
             stage="NO_APP_FILE",
             hardware=None,
             requested=flavor,
-            sleep_time=given.get("sleepTimeSeconds", FREE_SLEEP_S if flavor == FREE else None),
-            variables={one["key"]: one["value"] for one in given.get("variables", [])},
+            sleep_time=details.get("sleepTimeSeconds", FREE_SLEEP_S if flavor == FREE else None),
+            variables={one["key"]: one["value"] for one in details.get("variables", [])},
         )
     hub.repos[kind, id] = repo
     return json_answer({"url": url, "name": id, "id": "0123456789"})

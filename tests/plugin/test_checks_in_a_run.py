@@ -45,7 +45,7 @@ def _no_look_at_processes(monkeypatch):
 
 
 @pytest.fixture
-def asked(inner, url):
+def run_check_test(inner, url):
     """Runs `openenv_check(BODY)` in a test of its own against a real server."""
 
     def run(body: str, *arguments: str, name: str = "test_it"):
@@ -56,16 +56,16 @@ def asked(inner, url):
     return run
 
 
-def kept(inner) -> dict:
+def stored_check(inner) -> dict:
     """The one check of the one run, as it is stored."""
     (run,) = inner.runs
     (path,) = (run / "checks").glob("*.json")
     return json.loads(path.read_text())
 
 
-def test_a_check_that_is_met_passes_and_is_kept_with_what_it_measured(inner, asked, url):
-    asked("outcome('met')").assert_outcomes(passed=1)
-    record = kept(inner)
+def test_a_check_that_is_met_passes_and_is_kept_with_what_it_measured(inner, run_check_test, url):
+    run_check_test("outcome('met')").assert_outcomes(passed=1)
+    record = stored_check(inner)
     assert record["test"] == "test_it.py::test_it"
     assert record["subject"] == "capacity"
     assert record["target"] == url
@@ -76,18 +76,18 @@ def test_a_check_that_is_met_passes_and_is_kept_with_what_it_measured(inner, ask
     assert 0 < record["result"]["figures"]["step_s"] < 60
 
 
-def test_the_terminal_shows_every_check_under_its_server(asked):
-    result = asked("outcome('met')")
+def test_the_terminal_shows_every_check_under_its_server(run_check_test):
+    result = run_check_test("outcome('met')")
     result.stdout.fnmatch_lines(["*OpenEnv checks*", "127.0.0.1* · 1 check: 1 met", "  ✓ it: it is met", "run *"])
     result.stdout.no_fnmatch_line("*OpenEnv scaling*")
 
 
-def test_a_check_that_is_missed_fails_with_evidence_and_without_a_traceback(inner, asked, golden):
+def test_a_check_that_is_missed_fails_with_evidence_and_without_a_traceback(inner, run_check_test, golden):
     from pytest_openenv_scale.results.outcome import Transcript, TranscriptLine
 
-    heard = repr((Transcript("the session that saw it", (TranscriptLine(0.5, "server", '{"type":"error"}'),)),))
-    result = asked(
-        f"outcome('missed', remedy='write less', details=('more of it',), transcripts={heard})".replace(
+    transcripts = repr((Transcript("the session that saw it", (TranscriptLine(0.5, "server", '{"type":"error"}'),)),))
+    result = run_check_test(
+        f"outcome('missed', remedy='write less', details=('more of it',), transcripts={transcripts})".replace(
             "Transcript", "__import__('pytest_openenv_scale.results.outcome').results.outcome.Transcript"
         ),
         "--openenv-batches",
@@ -97,47 +97,47 @@ def test_a_check_that_is_missed_fails_with_evidence_and_without_a_traceback(inne
     first, last = (result.outlines.index(line) for line in result.outlines if line.startswith(("✗", "  rerun: ")))
     golden("\n".join(result.outlines[first : last + 1]), masks={"test-it-[0-9a-f]+": "test-it-ID"})
     result.stdout.no_fnmatch_line("*Traceback*")
-    assert kept(inner)["result"]["figures"]["most"] == 4
+    assert stored_check(inner)["result"]["figures"]["most"] == 4
 
 
-def test_a_capability_that_is_not_there_skips_with_the_reason(inner, asked):
-    result = asked("outcome('skipped')", "-rs")
+def test_a_capability_that_is_not_there_skips_with_the_reason(inner, run_check_test):
+    result = run_check_test("outcome('skipped')", "-rs")
     result.assert_outcomes(skipped=1)
     result.stdout.fnmatch_lines(["SKIPPED *it is skipped"])
-    assert kept(inner)["result"]["outcome"] == "skipped"
+    assert stored_check(inner)["result"]["outcome"] == "skipped"
 
 
-def test_what_cannot_be_told_fails_unless_a_warning_is_enough(asked):
-    result = asked("outcome('inconclusive')")
+def test_what_cannot_be_told_fails_unless_a_warning_is_enough(run_check_test):
+    result = run_check_test("outcome('inconclusive')")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["? 127.0.0.1*: it is inconclusive", "  --openenv-inconclusive warn lets this pass"])
 
 
-def test_with_warn_it_passes_and_is_counted(asked):
-    result = asked("outcome('inconclusive')", "--openenv-inconclusive", "warn", "-W", "default")
+def test_with_warn_it_passes_and_is_counted(run_check_test):
+    result = run_check_test("outcome('inconclusive')", "--openenv-inconclusive", "warn", "-W", "default")
     result.assert_outcomes(passed=1, warnings=1)
     result.stdout.fnmatch_lines(["*InconclusiveWarning: inconclusive: it is inconclusive"])
 
 
-def test_every_report_of_the_run_tells_of_the_check(inner, asked):
-    asked("outcome('missed', remedy='write less')", "--openenv-report", "md,html,log")
+def test_every_report_of_the_run_tells_of_the_check(inner, run_check_test):
+    run_check_test("outcome('missed', remedy='write less')", "--openenv-report", "md,html,log")
     (run,) = (inner.path / "openenv-results").glob("2*")
     page = (run / "report.md").read_text()
     assert "## Checks" in page
     assert "| `it`  | 127.0.0.1" in page
     assert "write less" in page
-    told = json.loads((run / "report.json").read_text())
-    assert told["outcome"] == "missed"
-    assert told["problems"] == []
-    assert [check["result"]["headline"] for check in told["checks"]] == ["it is missed"]
+    report = json.loads((run / "report.json").read_text())
+    assert report["outcome"] == "missed"
+    assert report["problems"] == []
+    assert [check["result"]["headline"] for check in report["checks"]] == ["it is missed"]
     html = (run / "report.html").read_text()
     assert "1 of 1 checks missed" in html
     assert "it is missed" in html
     assert run.name in (run.parent / "EXPERIMENT_LOG.md").read_text()
 
 
-def test_every_report_says_how_the_server_of_a_check_was_reached(inner, asked):
-    result = asked("outcome('met')", "--openenv-insecure", "--openenv-report", "md,html")
+def test_every_report_says_how_the_server_of_a_check_was_reached(inner, run_check_test):
+    result = run_check_test("outcome('met')", "--openenv-insecure", "--openenv-report", "md,html")
     note = "TLS certificates were not checked (--openenv-insecure)"
     result.stdout.fnmatch_lines([f"  {note}"])
     (run,) = inner.runs
@@ -145,45 +145,45 @@ def test_every_report_says_how_the_server_of_a_check_was_reached(inner, asked):
         assert note in (run / report).read_text(), report
 
 
-def test_curves_and_checks_share_a_run_and_its_outcome(inner, asked, url):
-    asked("outcome('missed')")
+def test_curves_and_checks_share_a_run_and_its_outcome(inner, run_check_test, url):
+    run_check_test("outcome('missed')")
     inner.tests(
         "@pytest.mark.scaling(batches=[2], waits=[0.01])\ndef test_curve(scaling):\n    scaling.run()\n", "test_curve"
     )
     result = inner.run("--openenv-url", url, "--openenv-results", "both")
     result.assert_outcomes(failed=1, passed=1)
     (run,) = (inner.path / "both").iterdir()
-    told = json.loads((run / "report.json").read_text())
-    assert told["outcome"] == "missed"
-    assert [sweep["outcome"] for sweep in told["sweeps"]] == ["met"]
+    report = json.loads((run / "report.json").read_text())
+    assert report["outcome"] == "missed"
+    assert [sweep["outcome"] for sweep in report["sweeps"]] == ["met"]
     assert "· 1 curve: 1 met · 1 check: 1 missed" in (run / "report.md").read_text()
 
 
-def test_junit_has_the_verdict_and_the_figures(inner, asked):
-    asked("outcome('met')", "--junitxml", "junit.xml")
+def test_junit_has_the_verdict_and_the_figures(inner, run_check_test):
+    run_check_test("outcome('met')", "--junitxml", "junit.xml")
     text = (inner.path / "junit.xml").read_text()
     assert '<property name="openenv_verdict" value="met"' in text
     assert '<property name="openenv_most" value="128"' in text
 
 
-def test_nothing_is_written_where_nothing_is_to_be_kept(inner, asked):
-    result = asked("outcome('missed')", "--openenv-results", "none")
+def test_nothing_is_written_where_nothing_is_to_be_kept(inner, run_check_test):
+    result = run_check_test("outcome('missed')", "--openenv-results", "none")
     result.assert_outcomes(failed=1)
     result.stdout.no_fnmatch_line("*evidence:*")
     assert inner.runs == []
 
 
-def test_a_server_that_cannot_be_played_on_is_no_verdict_on_the_check(inner, asked):
-    result = asked("outcome('met')", "--openenv-action", '{"no_such_field": 1}')
+def test_a_server_that_cannot_be_played_on_is_no_verdict_on_the_check(inner, run_check_test):
+    result = run_check_test("outcome('met')", "--openenv-action", '{"no_such_field": 1}')
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
         ["? *a session on its own does not play: step 1: VALIDATION_ERROR*", "*--openenv-action*"]
     )
-    assert kept(inner)["result"]["transcripts"][0]["title"] == "a session on its own"
+    assert stored_check(inner)["result"]["transcripts"][0]["title"] == "a session on its own"
 
 
-def test_sessions_that_do_not_play_fail_once_and_what_needs_no_step_is_asked(inner, asked, url, golden):
-    asked("outcome('met')")
+def test_sessions_that_do_not_play_fail_once_and_what_needs_no_step_is_asked(inner, run_check_test, url, golden):
+    run_check_test("outcome('met')")
     inner.tests(
         f"""{CHECKS}
 async def unreached(subject):
@@ -258,8 +258,8 @@ def test_workers_of_xdist_keep_their_checks_in_one_run(inner, url):
     assert len(list((run / "checks").glob("*.json"))) == 2
 
 
-def test_a_test_without_a_mark_of_the_suite_names_no_page_of_it(inner, asked, url):
-    asked("outcome('missed')").stdout.fnmatch_lines(["  what it means: docs/suite/capacity.md"])
+def test_a_test_without_a_mark_of_the_suite_names_no_page_of_it(inner, run_check_test, url):
+    run_check_test("outcome('missed')").stdout.fnmatch_lines(["  what it means: docs/suite/capacity.md"])
     inner.tests(f"{CHECKS}\n\ndef test_it(openenv_check):\n    openenv_check(outcome('missed'))\n")
     result = inner.run("--openenv-url", url)
     result.assert_outcomes(failed=1)
@@ -301,7 +301,7 @@ def test_words_of_a_server_that_no_file_takes_are_shown_and_kept_as_far_as_they_
     result = inner.run("--openenv-url", url, "--openenv-report", "md,html", "--junitxml", "junit.xml")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*it said [?]", "*1 failed*"])
-    assert kept(inner)["result"]["headline"] == "it said ?"
+    assert stored_check(inner)["result"]["headline"] == "it said ?"
 
 
 def test_an_async_test_is_told_to_be_none(inner, url, golden):
@@ -319,4 +319,4 @@ def test_a_second_check_in_a_test_is_refused_and_the_first_one_stays(inner, url,
     result = inner.run("--openenv-url", url)
     result.assert_outcomes(failed=1)
     golden(errors_of(result, ["test_it"]))
-    assert kept(inner)["result"]["outcome"] == "met"
+    assert stored_check(inner)["result"]["outcome"] == "met"

@@ -97,8 +97,8 @@ def test_every_report_compares_the_modes(swept, monkeypatch):
         assert text.count(f"## {TITLE.capitalize()}\n") == 1
         assert text.count("cannot hold an episode") == 1
     (sweep,) = json.loads((swept.path / "report.json").read_text())["sweeps"]
-    (found,) = sweep["protocols"]
-    assert (found["ws"]["max_batch"], found["http"]["max_batch"], found["batch"]) == (2, 2, 2)
+    (comparison,) = sweep["protocols"]
+    assert (comparison["ws"]["max_batch"], comparison["http"]["max_batch"], comparison["batch"]) == (2, 2, 2)
     names = {item.get("name") for item in ET.parse(swept.path / "junit.xml").iter("property")}
     assert {"openenv_protocol_winner[wait=0.01]", "openenv_protocol_ratio[wait=0.01]"} <= names
 

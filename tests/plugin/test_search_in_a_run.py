@@ -24,7 +24,7 @@ def curve_of(inner: Inner):
     return load_run(run).sweeps[0].curves[0]
 
 
-def asked(inner: Inner) -> list[int]:
+def batches_asked(inner: Inner) -> list[int]:
     search = curve_of(inner).verdict.search
     assert search is not None
     return [probe.batch for probe in search.probes]
@@ -38,7 +38,7 @@ def test_the_option_searches_to_the_very_number(inner, golden):
     assert (verdict.feasible_max, verdict.infeasible_min, verdict.outcome) == (37, 38, Outcome.MET)
     curve = json.loads((inner.path / "report.json").read_text())["sweeps"][0]["curves"][0]
     assert curve["search"]["stop_reason"] == "precision"
-    assert [probe["batch"] for probe in curve["search"]["probes"]] == asked(inner)
+    assert [probe["batch"] for probe in curve["search"]["probes"]] == batches_asked(inner)
     golden([line for line in result.outlines if "searched" in line or "max batch" in line])
 
 
@@ -77,14 +77,14 @@ def test_servers_are_sized_to_the_largest_batch_that_may_be_asked_for(inner):
 def test_whether_a_batch_holds_is_all_that_auto_asks_and_a_range_goes_on_to_the_number(inner):
     write_test(inner, "(search=True)", "max_batch=30, success=1")
     inner.run(*CAPACITY).assert_outcomes(passed=1)
-    assert asked(inner) == [30, 30, 30]
+    assert batches_asked(inner) == [30, 30, 30]
 
 
 def test_a_batch_that_does_not_hold_is_missed_by_one_repetition(inner, golden):
     write_test(inner, "(search=True)", "max_batch=40, success=1")
     result = inner.run(*CAPACITY)
     result.assert_outcomes(failed=1)
-    assert asked(inner) == [40]
+    assert batches_asked(inner) == [40]
     golden([line for line in result.outlines if "SLO missed" in line or "searched" in line or "max batch" in line][:3])
 
 
@@ -141,7 +141,7 @@ def test_a_stored_search_reads_as_it_was_judged(inner):
     printed = [line for line in result.outlines if line.startswith(("  max batch", "  searched"))]
     (run,) = inner.runs
     assert f"- {printed[0].strip()}" in (run / "report.md").read_text().splitlines()
-    assert len(list((run / "sessions.parquet").glob("[!.]*"))) == len(asked(inner))
+    assert len(list((run / "sessions.parquet").glob("[!.]*"))) == len(batches_asked(inner))
 
 
 def test_an_interrupted_search_is_told_as_one(inner):
@@ -166,10 +166,10 @@ def test_a_budget_ends_a_search_and_a_grid_and_names_what_was_not_asked(inner):
         assert curve.verdict.stopped == "budget"
         assert curve.summaries
         assert len(curve.summaries) < 10
-        said = " ".join(line.strip() for line in result.outlines)
-        assert "SLO inconclusive: not measured to its end: " in said
-        assert "would not have fitted into --openenv-budget" in said
-    assert f"{max(curve.curve.batches)} not measured" in said
+        output = " ".join(line.strip() for line in result.outlines)
+        assert "SLO inconclusive: not measured to its end: " in output
+        assert "would not have fitted into --openenv-budget" in output
+    assert f"{max(curve.curve.batches)} not measured" in output
 
 
 def curve_of_last(inner: Inner):

@@ -51,13 +51,13 @@ def test_a_wrong_option_ends_a_run_under_xdist_too(inner):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "place"),
+    ("arguments", "source"),
     [(["--openenv-report", "html,figures"], "--openenv-report"), (["-o", "openenv_report=figures"], "openenv_report")],
 )
-def test_figures_without_their_extra_end_the_run_before_anything_is_measured(swept, monkeypatch, arguments, place):
+def test_figures_without_their_extra_end_the_run_before_anything_is_measured(swept, monkeypatch, arguments, source):
     monkeypatch.setitem(sys.modules, "plotnine", None)
     error = usage_error_of(swept.run(*arguments))
-    assert error.startswith(f"ERROR: {place}: ")
+    assert error.startswith(f"ERROR: {source}: ")
     assert error.endswith("pip install 'pytest-openenv-scale[figures]'")
     assert (swept.events, swept.runs) == ([], [])
 

@@ -146,10 +146,10 @@ def server_samples(run: PytestRun) -> list[dict[str, Any]]:
 def find(value: Any, key: str) -> list[dict[str, Any]]:
     """Return every object of a JSON document that has `key`."""
     if isinstance(value, list):
-        return [found for item in value for found in find(item, key)]
+        return [match for item in value for match in find(item, key)]
     if not isinstance(value, dict):
         return []
-    below = [found for item in value.values() for found in find(item, key)]
+    below = [match for item in value.values() for match in find(item, key)]
     return [value, *below] if key in value else below
 
 
@@ -337,13 +337,13 @@ def test_the_engine_of_dockers_context_is_used_where_docker_host_is_unset(
 def test_what_a_container_uses_is_read_here_as_the_engine_reads_it(connected: Engine, benchmark: str) -> None:
     with Container(connected, benchmark) as container:
         before, after = container.sample(), None
-        told = read_stats(connected.client.api.stats(container.name, stream=False, one_shot=True), 0.0)
+        sample = read_stats(connected.client.api.stats(container.name, stream=False, one_shot=True), 0.0)
         after = container.sample()
         assert before is not None
-        assert told is not None
+        assert sample is not None
         assert after is not None
-        assert before.cpu_seconds <= told.cpu_seconds <= after.cpu_seconds
-        assert told.rss_bytes > 0
+        assert before.cpu_seconds <= sample.cpu_seconds <= after.cpu_seconds
+        assert sample.rss_bytes > 0
         assert before.rss_bytes > 0
         docker("kill", container.name)
         assert container.sample() is None
@@ -378,7 +378,7 @@ def test_a_process_killed_for_lack_of_memory_is_told_while_the_container_lives(
 
 def test_an_engine_without_a_bridge_runs_the_container_on_the_machines_network(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM {BASE_IMAGE}\nCMD echo $HOST:$PORT\n")
-    said = run_without_bridge(f"""
+    output = run_without_bridge(f"""
         import os, pathlib
         from pytest_openenv_scale.targets.docker.container import Container, ContainerOptions
         from pytest_openenv_scale.targets.docker.engine import Engine
@@ -393,10 +393,10 @@ def test_an_engine_without_a_bridge_runs_the_container_on_the_machines_network(t
             print(container.url, "http://" + container.log_tail())
         engine.close()
     """)
-    network, urls = said.splitlines()
+    network, urls = output.splitlines()
     assert network == "host exited with code 0"
-    reached, told = urls.split()
-    assert reached == told
+    reached, reported = urls.split()
+    assert reached == reported
     assert reached.startswith("http://127.0.0.3:")
 
 
@@ -491,8 +491,8 @@ def test_gc_removes_what_a_killed_run_left_and_nothing_of_a_living_one(
 
 
 def gc() -> str:
-    asked = [sys.executable, "-m", "pytest_openenv_scale", "gc", "docker"]
-    done = subprocess.run(asked, env=os.environ, capture_output=True, text=True, check=False, timeout=60)
+    command = [sys.executable, "-m", "pytest_openenv_scale", "gc", "docker"]
+    done = subprocess.run(command, env=os.environ, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -79,11 +79,11 @@ def run_pytest_in(repository: Path, python: Path, *options: str) -> PytestRun:
 
 
 def run(python: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in environ(NO_COLOR="1").items() if name != "FORCE_COLOR"}
+    inherited = {name: value for name, value in environ(NO_COLOR="1").items() if name != "FORCE_COLOR"}
     return subprocess.run(
         [str(python), *arguments],
         cwd=cwd,
-        env=kept,
+        env=inherited,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -100,13 +100,13 @@ def hypercorn(repository: Path, app: str) -> Iterator[str]:
         server = subprocess.Popen(command, cwd=repository, env=environ(), stdout=out, stderr=out)
     try:
         for _ in range(200):
-            if found := re.search(r"Running on (http://\S+)", log.read_text()):
+            if match := re.search(r"Running on (http://\S+)", log.read_text()):
                 break
             with pytest.raises(subprocess.TimeoutExpired):
                 server.wait(0.1)
         else:
             pytest.fail(f"hypercorn did not start: {log.read_text()}")
-        yield found[1]
+        yield match[1]
     finally:
         server.terminate()  # Not kill: its worker would be left.
         server.wait(20)
@@ -205,8 +205,8 @@ def test_what_openenv_init_writes_is_measured_below_a_parent_with_pytests_config
     (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\nasyncio_mode = 'auto'\n")
     (tmp_path / "envs").mkdir()
     for name, sessions in (("one_env", 1), ("two_env", 2)):
-        made = run(openenv_python(OPENENV_0_10), "-m", "openenv.cli", "init", name, cwd=tmp_path / "envs")
-        assert made.returncode == 0, made.stderr
+        completed = run(openenv_python(OPENENV_0_10), "-m", "openenv.cli", "init", name, cwd=tmp_path / "envs")
+        assert completed.returncode == 0, completed.stderr
         environment = tmp_path / "envs" / name
         set_max_concurrent_envs(environment, sessions)
         (environment / "tests").mkdir()

@@ -119,28 +119,28 @@ def burning(core: int, count: int) -> Iterator[None]:
         yield
 
 
-def judged(result: CellResult, asked) -> CurveVerdict:
+def judged(result: CellResult, request) -> CurveVerdict:
     meta = CellMeta(
-        "run", "sweep", asked.cell, 1, result.wall_s, result.started_at, client={}, findings=result.findings
+        "run", "sweep", request.cell, 1, result.wall_s, result.started_at, client={}, findings=result.findings
     )
-    table = rows_to_table(result.rows, cell=asked.cell, run_id="run", repetition=1, hardware=None)
-    return judge_curve(asked.cell.curve, [summarise(table, meta)], ALL_SUCCEED)
+    table = rows_to_table(result.rows, cell=request.cell, run_id="run", repetition=1, hardware=None)
+    return judge_curve(request.cell.curve, [summarise(table, meta)], ALL_SUCCEED)
 
 
 def test_a_core_that_burners_keep_busy_makes_the_cell_inconclusive(apart, golden):
     url, core = apart
-    asked = order(url, batch=200, steps=30, wait=0.0, arrival="burst", workload=WAITING, timeout=60)
+    request = order(url, batch=200, steps=30, wait=0.0, arrival="burst", workload=WAITING, timeout=60)
     with LoadGenerator(1) as generator:
         generator.run_cell(order(url))
         (worker,) = workers(generator)
         worker.cpu_affinity([core])
-        met_undisturbed(lambda _: judged(generator.run_cell(asked), asked))
+        met_undisturbed(lambda _: judged(generator.run_cell(request), request))
         with burning(core, 12):
-            result = generator.run_cell(asked)
+            result = generator.run_cell(request)
             # A server that others keep from its own core leaves the client too little to do.
             for _ in range(2):
-                result = result if result.findings else generator.run_cell(asked)
-        verdict = judged(result, asked)
+                result = result if result.findings else generator.run_cell(request)
+        verdict = judged(result, request)
     assert [row.success for row in result.rows] == [True] * 200
     assert verdict.outcome == "inconclusive"
     words = words_of(verdict, "cpu")
@@ -204,8 +204,8 @@ def test_too_few_ports_make_the_cell_inconclusive_before_it_starts(namespace, tm
     verdict = measured(tmp_path / "few", 200, *target, before=namespace("40000 40099"))
     assert verdict.outcome == "inconclusive"
     # The session that showed that the server is ready may still hold its port.
-    held = {r", \d+ of them still held by other connections": "", r"10\.77\.0\.1:40\d+": "10.77.0.1:PORT"}
-    golden(words_of(verdict, "ports"), masks=held)
+    masks = {r", \d+ of them still held by other connections": "", r"10\.77\.0\.1:40\d+": "10.77.0.1:PORT"}
+    golden(words_of(verdict, "ports"), masks=masks)
     assert not_started(verdict) == [200]
     met_undisturbed(lambda n: measured(tmp_path / f"wide-{n}", 200, *target, before=namespace(WIDE)))
 

@@ -39,21 +39,21 @@ def test_{name}(scaling): scaling.run()
 def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs of a local server: one whole and with a figure, one that was interrupted."""
     folder = tmp_path_factory.mktemp("measured")
-    found: list[Path] = []
+    run_dirs: list[Path] = []
     for name in ("whole", "cut"):
         write_test(folder, SWEEP.format(name=name))
         # Only what was measured counts here, not whether a busy machine could judge it.
         options = ["--openenv-target", "local:builtin", "--openenv-inconclusive", "warn", "--openenv-no-samples"]
         run_pytest(folder, *options)
-        (run,) = set((folder / "openenv-results").iterdir()) - set(found)
-        found.append(run)
-    whole, cut = found
-    (whole / "figures").mkdir()
-    (whole / "figures" / "latency.png").write_bytes(PNG)
+        (run,) = set((folder / "openenv-results").iterdir()) - set(run_dirs)
+        run_dirs.append(run)
+    whole_run, cut = run_dirs
+    (whole_run / "figures").mkdir()
+    (whole_run / "figures" / "latency.png").write_bytes(PNG)
     manifest = cut / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"status": "complete"', '"status": "running"'))
     sorted((cut / "sessions.parquet").glob("*.parquet"))[-1].unlink()
-    return found
+    return run_dirs
 
 
 @pytest.fixture
@@ -82,21 +82,21 @@ def stored(hub: Hub, repo: str = REPO) -> dict[str, bytes]:
 
 
 def files_of(run: Path) -> dict[str, bytes]:
-    found = (path for path in run.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {path.relative_to(run).as_posix(): path.read_bytes() for path in found}
+    paths = (path for path in run.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in paths}
 
 
 # --- push
 
 
 def test_a_run_is_in_the_dataset_byte_for_byte_with_its_cells_and_a_card(hub: Hub, runs: list[Path]) -> None:
-    whole, _ = runs
-    assert push(whole, REPO) == 0
+    whole_run, _ = runs
+    assert push(whole_run, REPO) == 0
     there = stored(hub)
-    for name, content in files_of(whole).items():
-        assert there[f"runs/{whole.name}/{name}"] == content
-    assert set(there) == {f"runs/{whole.name}/{name}" for name in files_of(whole)} | {
-        *("README.md", f"cells/{whole.name}.parquet")
+    for name, content in files_of(whole_run).items():
+        assert there[f"runs/{whole_run.name}/{name}"] == content
+    assert set(there) == {f"runs/{whole_run.name}/{name}" for name in files_of(whole_run)} | {
+        *("README.md", f"cells/{whole_run.name}.parquet")
     }
     assert not hub.repos["dataset", REPO].private
     # Parquet and pictures went the way of large files, and nothing but the Hub was shown the token.
@@ -119,8 +119,8 @@ def test_the_card_is_one_the_hub_takes_and_its_globs_find_the_tables(
     rows = {}
     for config in card.data.to_dict()["configs"]:
         (file,) = config["data_files"]
-        found = sorted((tmp_path / "clone").glob(file["path"]))
-        rows[config["config_name"]] = ds.dataset(found).to_table()
+        tables = sorted((tmp_path / "clone").glob(file["path"]))
+        rows[config["config_name"]] = ds.dataset(tables).to_table()
     assert rows["cells"].num_rows == 3
     assert rows["sessions"].num_rows == 1 + 4 + sum(
         pq.read_table(runs[1] / "sessions.parquet")["batch_size"].to_numpy() > 0
@@ -157,8 +157,8 @@ def test_a_push_that_changes_nothing_commits_nothing(
 def test_what_sessions_said_is_not_pushed(hub: Hub, runs: list[Path], capsys: pytest.CaptureFixture[str]) -> None:
     run = runs[0]
     (record,) = load_run(run).record.sweeps
-    said = [replace(warm_up, sample=Sample('{"word": "xyzzy"}')) for warm_up in record.warm_ups]
-    RunDirectory.open(run).replace_sweep(replace(record, warm_ups=tuple(said)))
+    warm_ups = [replace(warm_up, sample=Sample('{"word": "xyzzy"}')) for warm_up in record.warm_ups]
+    RunDirectory.open(run).replace_sweep(replace(record, warm_ups=tuple(warm_ups)))
     assert main(["report", str(run), "--formats", "md,html"]) == 0
     assert "xyzzy" in (run / "report.html").read_text()
     assert push(run, REPO) == 0
@@ -268,9 +268,9 @@ def test_a_run_of_yours_is_never_overwritten(
     before = files_of(there / runs[0].name)
     capsys.readouterr()
     assert pull(there) == 2
-    told = capsys.readouterr()
-    assert told.out == f"pulled {there / runs[1].name}\n"
-    golden(told.err, masks={r"sessions\.parquet/[^ ;,]+": "sessions.parquet/PART"})
+    captured = capsys.readouterr()
+    assert captured.out == f"pulled {there / runs[1].name}\n"
+    golden(captured.err, masks={r"sessions\.parquet/[^ ;,]+": "sessions.parquet/PART"})
     assert files_of(there / runs[0].name) == before
 
 

@@ -97,13 +97,13 @@ def runs(pid: int) -> bool:
         return False
 
 
-def serve(text: str, root: Path, **given: Any) -> Any:
-    return open_target(parse_target(text), root=root, **given)
+def serve(text: str, root: Path, **options: Any) -> Any:
+    return open_target(parse_target(text), root=root, **options)
 
 
-def refusal(text: str, root: Path, **given: Any) -> tuple[str, str]:
+def refusal(text: str, root: Path, **options: Any) -> tuple[str, str]:
     """Return the first line of the error, and the rest of it."""
-    with pytest.raises(TargetError) as caught, serve(text, root, **given):
+    with pytest.raises(TargetError) as caught, serve(text, root, **options):
         pytest.fail("the target started")
     assert not started_processes()
     first, _, rest = str(caught.value).partition("\n")
@@ -246,8 +246,8 @@ def test_an_http_only_app_is_accepted_where_only_http_will_be_spoken(root: Path)
 
 
 def test_a_port_in_use_is_named_with_the_process_that_has_it(tmp_path: Path, golden: Golden) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
         first, rest = refusal(f"local:builtin,port={port}", tmp_path)
     golden(first, masks={rf"\b{port}\b": "PORT", rf"\b{os.getpid()}\b": "PID"})
     assert rest == ""

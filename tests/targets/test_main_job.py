@@ -86,8 +86,8 @@ def test_a_server_that_its_supervisor_starts_again_is_waited_for(tmp_path: Path)
             run = run_pytest(tmp_path, "--openenv-url", f"http://127.0.0.1:{port}")
         finally:
             supervisor.terminate()
-    (lost,) = run.refusals()
-    assert (lost["cause"], lost["batch"], lost["figures"]["listens_again"]) == ("restarted", 4, True)
+    (refusal,) = run.refusals()
+    assert (refusal["cause"], refusal["batch"], refusal["figures"]["listens_again"]) == ("restarted", 4, True)
     assert "a server listens again" in run.output
     assert "the server died" not in run.output
     rows = run.rows()
@@ -98,10 +98,10 @@ def test_a_worker_that_is_killed_while_others_go_on_is_named(tmp_path: Path) -> 
     (tmp_path / "ending.py").write_text(ENDS_ITSELF.format(after=6, signal="SIGKILL"))
     scaling_test(tmp_path, "32", 32, wait=3)
     run = run_pytest(tmp_path, "--openenv-target", "local:ending:app,workers=2,server=uvicorn")
-    (lost,) = run.refusals()
+    (refusal,) = run.refusals()
     rows = run.rows()
     pids = set(rows.filter(rows["success"])["pid"].to_pylist())
-    assert (lost["cause"], lost["figures"]["pid"] in pids) == ("worker_killed", False)
+    assert (refusal["cause"], refusal["figures"]["pid"] in pids) == ("worker_killed", False)
 
 
 def test_a_server_out_of_descriptors_is_named_with_ulimit(tmp_path: Path) -> None:

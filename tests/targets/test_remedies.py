@@ -88,9 +88,14 @@ class Served:
         """Serve it; yields the URL."""
         bind = ["--bind", "127.0.0.1:0"] if self.server == "hypercorn" else ["--host", "127.0.0.1", "--port", "0"]
         command = [str(self.python), "-m", self.server, "app:app", *bind, "--workers", str(self.workers)]
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("MAX_CONC", "PYTHONPATH"))}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(("MAX_CONC", "PYTHONPATH"))
+        }
         process = ServerProcess(
-            command, env={**kept, "PYTHONUNBUFFERED": "1", **self.variables}, cwd=self.folder, log_path=self.log_path
+            command,
+            env={**inherited, "PYTHONUNBUFFERED": "1", **self.variables},
+            cwd=self.folder,
+            log_path=self.log_path,
         )
         with process:
             yield self._wait(process)
@@ -135,9 +140,9 @@ class Served:
 
 def where_of(where: str) -> str:
     """The line in "Env (app.py:5)"."""
-    found = re.fullmatch(r"\w+ \(app\.py:(\d+)\)", where)
-    assert found, where
-    return found[1]
+    match = re.fullmatch(r"\w+ \(app\.py:(\d+)\)", where)
+    assert match, where
+    return match[1]
 
 
 def check(url: str, sessions: int, file: Path) -> dict[str, Any]:

@@ -201,9 +201,12 @@ def test_several_servers_without_envoy_are_spread_over_by_the_client(cluster: Sl
     settings = {"PORT": str(port), "ENVOY": "none", "SERVER": "uvicorn"}
     job = submit(cluster, tmp_path, "serve_multi.sbatch", "--nodes=2", **settings)
     until((tmp_path / "openenv-connection.env").exists, tmp_path / f"openenv-{job}.log")
-    told = read_connection(tmp_path / "openenv-connection.env")
-    assert told is not None
-    assert told["OPENENV_URL"] == f"http://{cluster.addresses[0]}:{port},http://{cluster.addresses[1]}:{port}"
+    connection_settings = read_connection(tmp_path / "openenv-connection.env")
+    assert connection_settings is not None
+    assert (
+        connection_settings["OPENENV_URL"]
+        == f"http://{cluster.addresses[0]}:{port},http://{cluster.addresses[1]}:{port}"
+    )
     tested = measure(tmp_path, limits=", hosts=2")
     assert tested.returncode == 0, tested.stdout + tested.stderr
 

@@ -78,18 +78,18 @@ def test_a_planted_defect_fails_its_own_subject(defect, tmp_path):
     own = ("-k", QUESTIONS[defect]) if defect in QUESTIONS else ("-m", " or ".join(sorted(DEFECTS[defect])))
     run = run_suite(tmp_path, *own, "--openenv-target", target(defect), PYTHONPATH=str(TESTS))
     # Every subject that was asked, and no other was: two where the defect fails two.
-    asked = {name.partition("[")[0].removeprefix("test_") for name in run.outcomes}
-    assert run.subjects("missed") == asked, run.told
-    assert asked <= DEFECTS[defect], run.told
-    assert asked == DEFECTS[defect] or defect in QUESTIONS, run.told
+    subjects_run = {name.partition("[")[0].removeprefix("test_") for name in run.outcomes}
+    assert run.subjects("missed") == subjects_run, run.told
+    assert subjects_run <= DEFECTS[defect], run.told
+    assert subjects_run == DEFECTS[defect] or defect in QUESTIONS, run.told
 
 
 @pytest.mark.matrix
 @pytest.mark.parametrize("defect", DEFECTS)
 def test_a_planted_defect_fails_its_tests_and_passes_all_others(defect, tmp_path):
     # A process that ends on bad JSON is one of two, so that there is a server left for the other questions.
-    asked = target(defect, "workers=2", slots=6) if defect == "crash_on_bad_json" else target(defect)
-    run = run_suite(tmp_path, "--openenv-target", asked, PYTHONPATH=str(TESTS))
+    target_spec = target(defect, "workers=2", slots=6) if defect == "crash_on_bad_json" else target(defect)
+    run = run_suite(tmp_path, "--openenv-target", target_spec, PYTHONPATH=str(TESTS))
     assert run.subjects("missed") == DEFECTS[defect], run.told
     assert run.subjects("inconclusive") <= DEFECTS[defect], run.told
     assert run.subjects("met") >= SUBJECTS - DEFECTS[defect], run.told

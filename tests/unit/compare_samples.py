@@ -61,7 +61,7 @@ def a_judged_sweep(
         for number, seconds in enumerate(latency, 1)
     ]
     usual = a_sweep(measured(4)).record
-    made = replace(
+    sweep_record = replace(
         usual,
         test=test,
         target=target,
@@ -72,7 +72,7 @@ def a_judged_sweep(
         settings={"action": "default", "seed": 0, "until_done": False},
         **{"arrival": arrival, **record},
     )
-    return view_sweep(made, summaries)
+    return view_sweep(sweep_record, summaries)
 
 
 def a_measured_run(*sweeps: SweepView, day=0, path=Path("nowhere"), **manifest) -> Run:
@@ -87,5 +87,5 @@ def a_measured_run(*sweeps: SweepView, day=0, path=Path("nowhere"), **manifest) 
 def a_pair(now: dict, *, then: dict | None = None, batches=(8, 32, 128)) -> tuple[Run, Run]:
     """A baseline and a newer run of one curve each, by what differs from the usual one."""
     sides = ({**(then or {})}, {**now})
-    made = [a_judged_sweep(*side.pop("batches", batches), **side) for side in sides]
-    return a_measured_run(made[0]), a_measured_run(made[1], day=1)
+    judged_sweeps = [a_judged_sweep(*side.pop("batches", batches), **side) for side in sides]
+    return a_measured_run(judged_sweeps[0]), a_measured_run(judged_sweeps[1], day=1)

@@ -68,7 +68,10 @@ def large_study() -> Study:
     samples = []
     for at, name in enumerate(names):
         present = places if at < 5 else places[:5]
-        curves = {place: BATCHES if (at + number) % 3 else {1: GOOD, 8: BAD} for number, place in enumerate(present)}
+        curves = {
+            mode_and_wait: BATCHES if (at + number) % 3 else {1: GOOD, 8: BAD}
+            for number, mode_and_wait in enumerate(present)
+        }
         slo = an_slo(max_batch=32) if at % 2 else an_slo(success=0.9)
         samples.append(sample(name, target=f"local:m{at}:app", curves=curves, reps=2, slo=slo))
     return a_study(*samples)

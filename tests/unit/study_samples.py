@@ -165,12 +165,12 @@ EVERYTHING = (UVICORN, DOCKER, SPACE_BASIC, SPACE_UPGRADE, SLURM_SINGLE, SLURM_2
 
 def a_study(*samples: Sample, path: Path = Path("results")) -> Study:
     """A study of one run per infrastructure, each a minute after the last; of everything unless told otherwise."""
-    return join_runs([a_run_of(found, number=at, path=path) for at, found in enumerate(samples or EVERYTHING)])
+    return join_runs([a_run_of(sample, number=at, path=path) for at, sample in enumerate(samples or EVERYTHING)])
 
 
 def a_run_of(*samples: Sample, number=0, path: Path = Path("results"), **manifest: Any) -> Run:
     """A run that measured these targets; it lies nowhere on disk."""
-    views = tuple(a_view(found, sweep_id=f"sweep{at}") for at, found in enumerate(samples))
+    views = tuple(a_view(sample, sweep_id=f"sweep{at}") for at, sample in enumerate(samples))
     run_id = manifest.pop("run_id", f"2026112{1 + number // 10}T12{number % 10:02d}00.000Z-{number:08x}")
     started = manifest.pop("started_at", NOON + timedelta(days=number // 10, minutes=number % 10))
     record = a_manifest(
@@ -183,9 +183,9 @@ def a_view(of: Sample, *, sweep_id="sweep") -> SweepView:
     """A sweep of one target, judged by the real rules."""
     record = _record(of, sweep_id)
     summaries = [
-        replace(_summary(of, cell, found, repetition), sweep_id=sweep_id)
+        replace(_summary(of, cell, success_and_overhead, repetition), sweep_id=sweep_id)
         for curve in record.curves
-        for cell, found in zip(curve.cells, of.curves[curve.mode, curve.wait].values(), strict=True)
+        for cell, success_and_overhead in zip(curve.cells, of.curves[curve.mode, curve.wait].values(), strict=True)
         for repetition in range(1, of.reps + 1)
     ]
     return view_sweep(record, summaries)
@@ -219,9 +219,9 @@ def _record(of: Sample, sweep_id: str, started_at: datetime = NOON) -> SweepReco
     )
 
 
-def _summary(of: Sample, cell: Cell, found: tuple[float, float], repetition: int) -> CellSummary:
+def _summary(of: Sample, cell: Cell, success_and_overhead: tuple[float, float], repetition: int) -> CellSummary:
     """One repetition; each is 2 % slower than the one before."""
-    success, overhead = found
+    success, overhead = success_and_overhead
     overhead *= 1 + 0.02 * (repetition - 1)
     good = round(cell.batch * success)
     wait = cell.wait or 0.0
@@ -287,18 +287,25 @@ def stored_run(results: Path, *samples: Sample, run_id: str | None = None, **beg
         for at, of in enumerate(samples or (sample(),)):
             record = directory.begin_sweep(_record(of, f"sweep{at}"))
             for curve in record.curves:
-                for cell, found in zip(curve.cells, of.curves[curve.mode, curve.wait].values(), strict=True):
+                for cell, success_and_overhead in zip(
+                    curve.cells, of.curves[curve.mode, curve.wait].values(), strict=True
+                ):
                     for repetition in range(1, of.reps + 1):
-                        _store(directory, of, cell, found, repetition, record.sweep_id)
+                        _store(directory, of, cell, success_and_overhead, repetition, record.sweep_id)
             directory.finish_sweep(record.sweep_id, "complete")
         directory.finish("complete")
     return load_run(directory.path)
 
 
 def _store(
-    directory: RunDirectory, of: Sample, cell: Cell, found: tuple[float, float], repetition: int, sweep: str
+    directory: RunDirectory,
+    of: Sample,
+    cell: Cell,
+    success_and_overhead: tuple[float, float],
+    repetition: int,
+    sweep: str,
 ) -> None:
-    success, overhead = found
+    success, overhead = success_and_overhead
     rows = _rows(of, cell, round(cell.batch * success), overhead * (1 + 0.02 * (repetition - 1)))
     meta = CellMeta(
         run_id=directory.run_id,

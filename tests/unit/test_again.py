@@ -71,21 +71,21 @@ def stalling(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[None]]:
 
 
 async def swept(folder: Path, script=playing, *, slo=None, **details) -> tuple[Sweep, Waits]:
-    seen = Waits()
+    observer = Waits()
     async with scripted(script) as server:
         endpoint = Endpoint((server.url,), "url", "x")
         limits = slo or {"success": 1.0}
         sweep = await asyncio.to_thread(
-            measure, endpoint, folder, 3, observer=seen, slo=limits, action=ACTION, **details
+            measure, endpoint, folder, 3, observer=observer, slo=limits, action=ACTION, **details
         )
-    return sweep, seen
+    return sweep, observer
 
 
 async def test_an_attempt_the_client_spoiled_is_repeated_once_the_machine_is_calm(tmp_path, stalling):
     waits = stalling(2)
-    sweep, seen = await swept(tmp_path)
+    sweep, observer = await swept(tmp_path)
     assert sweep.outcome is Outcome.MET
-    assert (seen.set_aside, seen.done, len(waits)) == ([1, 2], [3], 2)
+    assert (observer.set_aside, observer.done, len(waits)) == ([1, 2], [3], 2)
     assert [cell.attempt for cell in sweep.cells] == [3]
     assert sweep.table["attempt"].to_pylist() == [3] * 3
 
@@ -106,15 +106,15 @@ async def test_every_attempt_is_kept_and_read_back_as_it_was_judged(tmp_path, st
 
 async def test_where_the_client_is_at_fault_again_and_again_nobody_can_say(tmp_path, stalling):
     waits = stalling(9)
-    sweep, seen = await swept(tmp_path, again=2)
+    sweep, observer = await swept(tmp_path, again=2)
     assert sweep.outcome is Outcome.INCONCLUSIVE
-    assert (seen.set_aside, seen.done, len(waits)) == ([1, 2], [3], 2)
+    assert (observer.set_aside, observer.done, len(waits)) == ([1, 2], [3], 2)
 
 
 async def test_0_turns_it_off(tmp_path, stalling):
     waits = stalling(1)
-    sweep, seen = await swept(tmp_path, again=0)
-    assert (sweep.outcome, seen.done, waits) == (Outcome.INCONCLUSIVE, [1], [])
+    sweep, observer = await swept(tmp_path, again=0)
+    assert (sweep.outcome, observer.done, waits) == (Outcome.INCONCLUSIVE, [1], [])
 
 
 async def test_a_miss_that_is_the_servers_own_is_not_measured_again(tmp_path, stalling):
@@ -130,8 +130,8 @@ async def test_a_miss_that_is_the_servers_own_is_not_measured_again(tmp_path, st
             await peer.part()
 
     waits = stalling(1)
-    sweep, seen = await swept(tmp_path, refusing)
-    assert (sweep.outcome, seen.done, waits) == (Outcome.MISSED, [1], [])
+    sweep, observer = await swept(tmp_path, refusing)
+    assert (sweep.outcome, observer.done, waits) == (Outcome.MISSED, [1], [])
 
 
 # What is repeated

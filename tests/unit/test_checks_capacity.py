@@ -93,13 +93,13 @@ async def _other_code(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("refuse", "seen"), [(_cut, "closed with 1000"), (_reset, "ECONNRESET"), (_other_code, "division by zero")]
+    ("refuse", "headline_part"), [(_cut, "closed with 1000"), (_reset, "ECONNRESET"), (_other_code, "division by zero")]
 )
-async def test_a_refusal_that_does_not_say_why_is_missed_with_what_a_client_sees(golden, refuse, seen):
+async def test_a_refusal_that_does_not_say_why_is_missed_with_what_a_client_sees(golden, refuse, headline_part):
     result = await ask(under_load_limit.refusal, House(4, refuse))
     assert result.outcome is MISSED
     golden(result.headline)
-    assert seen in result.headline
+    assert headline_part in result.headline
     assert "CAPACITY_REACHED" in str(result.remedy)
     assert result.transcripts[0].said
 
@@ -155,7 +155,7 @@ async def test_a_limit_beyond_the_batches_is_skipped_with_the_option_that_asks_f
 
 
 async def test_a_limit_beyond_what_this_machine_can_open_is_skipped_with_what_to_raise(golden, monkeypatch):
-    async def none_more(client, asked, most, inside=()):
+    async def none_more(client, subject, most, inside=()):
         return list(inside), []
 
     monkeypatch.setattr(capacity_probe, "fill_server", none_more)
@@ -170,10 +170,10 @@ async def test_a_limit_beyond_what_this_machine_can_open_is_skipped_with_what_to
 async def test_a_server_without_any_slot_left_is_missed_by_what_it_held_before(golden, check):
     server = House(2)
     async with scripted(server) as running:
-        asked = make_subject(running.url, timeout_s=0.3)
-        await asked.learn(capacity_probe.find_slots)
+        subject = make_subject(running.url, timeout_s=0.3)
+        await subject.learn(capacity_probe.find_slots)
         server.inside = 2
-        result = await check(asked)
+        result = await check(subject)
     assert result.outcome is MISSED
     golden(result.headline)
     assert (result.figures["slots_before"], result.figures["slots_after"]) == (2, 0)
@@ -185,10 +185,10 @@ async def test_a_server_without_any_slot_left_is_missed_by_what_it_held_before(g
 async def test_slots_that_are_taken_at_the_start_are_told(golden, check):
     server = House(4)
     async with scripted(server) as running:
-        asked = make_subject(running.url)
-        await asked.learn(capacity_probe.find_slots)
+        subject = make_subject(running.url)
+        await subject.learn(capacity_probe.find_slots)
         server.inside = 1
-        result = await check(asked)
+        result = await check(subject)
     assert result.outcome is MET, result
     golden(result.details)
     assert not any("at the start" in detail for detail in (await ask(check, House(4))).details)
@@ -200,11 +200,11 @@ async def test_slots_that_are_taken_at_the_start_are_told(golden, check):
 async def test_slots_that_come_back_a_little_late_are_waited_for(check):
     server = House(1)
     async with scripted(server) as running:
-        asked = make_subject(running.url)
-        await asked.learn(capacity_probe.find_slots)
+        subject = make_subject(running.url)
+        await subject.learn(capacity_probe.find_slots)
         server.inside = 1
         asyncio.get_running_loop().call_later(0.2, setattr, server, "inside", 0)
-        assert (await check(asked)).outcome is MET
+        assert (await check(subject)).outcome is MET
 
 
 # Those who are in
@@ -222,11 +222,11 @@ async def test_sessions_that_stand_still_while_others_knock_are_missed(golden):
     async def wait(peer: Peer) -> None:
         await peer.gone()
 
-    server = House(3, wait, stands=lambda found: found.outside > 0)
+    server = House(3, wait, stands=lambda slot_server: slot_server.outside > 0)
     result = await ask(under_load_limit.others_go_on, server, timeout_s=0.4)
     assert result.outcome is MISSED
     golden(result.headline)
-    assert [shown.title for shown in result.transcripts][1] == "one that knocked"
+    assert [transcript.title for transcript in result.transcripts][1] == "one that knocked"
 
 
 def test_sessions_that_become_much_slower_while_others_knock_are_missed(golden):
@@ -246,7 +246,7 @@ async def test_a_freed_slot_is_met_with_the_time_of_every_way_to_leave():
     result = await ask(under_load_limit.freed_slot, House(3))
     assert result.outcome is MET
     ways = ("closed_s", "dropped_s", "reset_s", "dropped_in_step_s", "reset_in_step_s")
-    assert all(0 < result.figures[way] < 1 for way in ways)
+    assert all(0 < result.figures[way_to_leave] < 1 for way_to_leave in ways)
     # The slot is held until the step returns, of which three quarters are left.
     assert min(result.figures["dropped_in_step_s"], result.figures["reset_in_step_s"]) > 0.06
 
@@ -303,8 +303,8 @@ async def test_a_server_too_slow_for_a_burst_is_not_taken_for_a_full_one():
             await super().__call__(peer)
 
     async with scripted(Queue(100)) as running:
-        found = await capacity_probe.find_slots(make_subject(running.url, timeout_s=0.4, max_sessions=8))
-    assert found.open == 8
+        slots = await capacity_probe.find_slots(make_subject(running.url, timeout_s=0.4, max_sessions=8))
+    assert slots.open == 8
 
 
 def test_ordinals_are_english():
@@ -315,5 +315,5 @@ def test_ordinals_are_english():
 
 def test_every_way_to_leave_has_a_figure_of_its_own():
     ways = [full_server.clean_close(make_subject("http://127.0.0.1:9")), *full_server.dropped_connections(0.1)]
-    assert len({way.figure for way in ways}) == len(ways) == 5
+    assert len({way_to_leave.figure for way_to_leave in ways}) == len(ways) == 5
     assert full_server.SINGLE_SLOT.endswith("(max_concurrent_envs=1)")

@@ -40,7 +40,7 @@ def asked_of(url: str, **changes: Any) -> Subject:
     return make_subject(url, **{"workload": Workload(({},), waits=False), "wait_s": None, "timeout_s": 10.0, **changes})
 
 
-async def found(make: Any, *, check: Check = determinism, limit: int = 100, **changes: Any) -> CheckResult:
+async def result_of(make: Any, *, check: Check = determinism, limit: int = 100, **changes: Any) -> CheckResult:
     async with serving(make, limit) as url:
         return await check(asked_of(url, **changes))
 
@@ -76,7 +76,7 @@ class Shared(Dice):
 
 
 async def test_a_die_of_its_own_is_the_same_among_others(golden: Golden) -> None:
-    result = await found(Dice)
+    result = await result_of(Dice)
     assert result.outcome is MET, result
     golden(result.details)
     assert result.figures["sessions"] == 8
@@ -84,7 +84,7 @@ async def test_a_die_of_its_own_is_the_same_among_others(golden: Golden) -> None
 
 
 async def test_a_die_that_all_share_is_shown_with_field_step_and_both_conversations() -> None:
-    result = await found(Shared)
+    result = await result_of(Shared)
     assert result.outcome is MISSED, result
     assert "seed 1, observation.table.throws[0].dice after" in result.headline
     assert "expected" in result.headline
@@ -125,7 +125,7 @@ ANSWERS: list[tuple[type[Toy], CheckOutcome, str]] = [
 async def test_an_environment_is_repeatable_or_has_no_use_for_a_seed_or_is_random(
     golden: Golden, make: type[Toy], outcome: CheckOutcome, answer: str
 ) -> None:
-    result = await found(make)
+    result = await result_of(make)
     assert (result.outcome, result.figures["answer"]) == (outcome, answer), result
     golden(result.headline, masks={r"0\.\d+": "N"})
 
@@ -136,7 +136,7 @@ async def test_it_is_asked_in_short_and_of_a_server_of_one_session(
     make: type[Toy], outcome: CheckOutcome, answer: str, limit: int
 ) -> None:
     for check in (determinism, repeatable):
-        result = await found(make, check=check, limit=limit)
+        result = await result_of(make, check=check, limit=limit)
         assert (result.outcome, result.figures["answer"]) == (outcome, answer), result
 
 
@@ -159,7 +159,7 @@ async def test_names_and_times_are_no_chance(field: str, value: Callable[[], Any
         def see(self) -> dict[str, Any]:
             return {**super().see(), field: self.mark}
 
-    assert (await found(Marked, check=repeatable)).figures["answer"] == answer
+    assert (await result_of(Marked, check=repeatable)).figures["answer"] == answer
 
 
 @pytest.mark.parametrize("name", ["task", "score"])
@@ -173,7 +173,7 @@ async def test_a_task_or_a_score_by_chance_is_random_beside_what_the_seed_decide
         def reward(self) -> float | None:
             return random.random() if name == "score" else None
 
-    result = await found(Judged)
+    result = await result_of(Judged)
     assert (result.outcome, result.figures["answer"]) == (SKIPPED, "random"), result
     assert ("observation.task" if name == "task" else "reward") in result.headline
 
@@ -183,7 +183,7 @@ async def test_ids_beside_what_the_seed_decides_are_left_out(golden: Golden) -> 
         def see(self) -> dict[str, Any]:
             return {**super().see(), "id": random.random()}
 
-    result = await found(Named)
+    result = await result_of(Named)
     assert result.outcome is MET, result
     golden([line for line in result.details if line.endswith("observation.id")])
 
@@ -201,10 +201,10 @@ async def test_the_worker_that_answers_is_not_decided_by_the_seed() -> None:
             return {**super().see(), "pid": self.pid}
 
     async with serving(Worked) as url:
-        asked = asked_of(url)
-        known = await asked.learn(learn_seed_reference)
-        result = await determinism(asked)
-    assert "observation.pid" not in known.decided
+        subject = asked_of(url)
+        reference = await subject.learn(learn_seed_reference)
+        result = await determinism(subject)
+    assert "observation.pid" not in reference.decided
     assert result.outcome is MET, result
 
 
@@ -215,7 +215,7 @@ async def test_a_seed_that_is_refused_is_a_capability_that_is_not_there() -> Non
                 raise RefusedError("no seeds here")
             super().begin(data)
 
-    result = await found(Refusing)
+    result = await result_of(Refusing)
     assert result.outcome is SKIPPED
     assert "EXECUTION_ERROR (no seeds here)" in result.headline
 
@@ -223,10 +223,10 @@ async def test_a_seed_that_is_refused_is_a_capability_that_is_not_there() -> Non
 async def late(late_kind: type[Any]) -> CheckResult:
     """The result where the server changes once the lone sessions were played."""
     async with serving(late_kind) as url:
-        asked = asked_of(url)
-        await asked.learn(learn_seed_reference)
+        subject = asked_of(url)
+        await subject.learn(learn_seed_reference)
         late_kind.late = True
-        return await determinism(asked)
+        return await determinism(subject)
 
 
 async def test_what_turns_out_to_differ_alone_too_is_not_missed(golden: Golden) -> None:
@@ -288,7 +288,7 @@ async def test_reward_and_done_are_judged_too(golden: Golden) -> None:
         def done(self) -> bool:
             return self.count >= (2 if len(live) > 2 else 5)
 
-    result = await found(Short)
+    result = await result_of(Short)
     assert result.outcome is MISSED
     golden(result.headline)
 
@@ -298,7 +298,7 @@ async def test_large_observations_are_compared_whole_and_quoted_in_part() -> Non
         def see(self) -> dict[str, Any]:
             return {"pixels": [[self.throw() for _ in range(20)] for _ in range(20)]}
 
-    result = await found(Picture)
+    result = await result_of(Picture)
     assert result.outcome is MISSED
     assert "observation.pixels after" in result.headline
     assert "in all)" in result.headline
@@ -307,18 +307,18 @@ async def test_large_observations_are_compared_whole_and_quoted_in_part() -> Non
 
 async def test_sessions_that_are_not_answered_count_as_far_as_they_went() -> None:
     class Tired(Dice):
-        made = itertools.count()
+        counter = itertools.count()
 
         def __init__(self) -> None:
             super().__init__()
-            self.tired = next(Tired.made) in (17, 18)
+            self.tired = next(Tired.counter) in (17, 18)
 
         def take(self, action: dict[str, Any]) -> None:
             if self.tired and self.count:
                 raise ConnectionError
             super().take(action)
 
-    result = await found(Tired, timeout_s=1.0)
+    result = await result_of(Tired, timeout_s=1.0)
     assert result.outcome is MET, result
     assert any("2 episodes ended early" in line for line in result.details)
 
@@ -358,5 +358,5 @@ def legal_move(session: int, step: int, observation: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("check", [determinism, repeatable, interleaved, sequential, fair_shares])
 async def test_actions_are_made_of_what_the_session_sees(check: Check) -> None:
-    result = await found(Legal, check=check, workload=Workload(function=f"{__name__}:legal_move", waits=False))
+    result = await result_of(Legal, check=check, workload=Workload(function=f"{__name__}:legal_move", waits=False))
     assert result.outcome is MET, result

@@ -91,7 +91,7 @@ async def test_sessions_that_end_in_the_midst_say_when_and_how() -> None:
     assert result.outcome is CheckOutcome.MISSED
     assert "all 2 sessions were lost" in result.headline
     assert "closed with 1011" in result.headline
-    assert any("closed with 1011" in said.text for said in result.transcripts[0].said)
+    assert any("closed with 1011" in line.text for line in result.transcripts[0].said)
 
 
 async def test_a_session_that_ends_with_its_episode_is_lost_once() -> None:

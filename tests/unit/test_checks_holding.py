@@ -67,13 +67,13 @@ ONE_IN = replace(ALL_IN, requested=1, sessions=stepping(1))
 
 
 def refused(
-    held: int, asked: int, answer: Answer = FULL, phase: str = "reset", *, pids: int = 0, **changes
+    held_count: int, requested: int, answer: Answer = FULL, phase: str = "reset", *, pids: int = 0, **changes
 ) -> HoldResult:
     """So many sessions held of those that were asked for; the others got this answer."""
     failure = HeldSession(OPENED, answer) if phase == "reset" else HeldSession(answer)
-    sessions = (*stepping(held, pids=pids), *[failure] * (asked - held))
+    sessions = (*stepping(held_count, pids=pids), *[failure] * (requested - held_count))
     limit = answer.data.get("max_sessions")
-    return replace(ALL_IN, requested=asked, sessions=sessions, extra_answer=None, limit=limit, **changes)
+    return replace(ALL_IN, requested=requested, sessions=sessions, extra_answer=None, limit=limit, **changes)
 
 
 @pytest.fixture
@@ -88,36 +88,47 @@ def hurried(monkeypatch):
 
 async def test_all_that_fit_are_held_and_step_at_once():
     async with served(limit=16) as url:
-        found = await hold(make_subject(url), 6)
-    assert (found.requested, found.held, found.failures, found.limit, found.full) == (6, 6, [], None, False)
-    assert found.extra_answer is not None
-    assert found.extra_answer.good
-    assert all(session.connect.latency_s and session.reset.latency_s for session in found.sessions)
-    assert (len(found.sessions), found.fitting) == (6, 6)
-    assert (found.closed.released, found.closed.returned, found.dropped) == (6, 6, None)
+        holding = await hold(make_subject(url), 6)
+    assert (holding.requested, holding.held, holding.failures, holding.limit, holding.full) == (6, 6, [], None, False)
+    assert holding.extra_answer is not None
+    assert holding.extra_answer.good
+    assert all(session.connect.latency_s and session.reset.latency_s for session in holding.sessions)
+    assert (len(holding.sessions), holding.fitting) == (6, 6)
+    assert (holding.closed.released, holding.closed.returned, holding.dropped) == (6, 6, None)
 
 
 async def test_past_the_limit_the_server_is_full_and_a_dropped_session_makes_room(golden):
     async with served(limit=4) as url:
-        found = await hold(make_subject(url), 6)
-    assert (found.held, len(found.refused), found.limit, found.full, found.taken_by_others) == (4, 2, 4, True, 0)
-    assert found.refused[0].last_answer.code == "CAPACITY_REACHED"
-    assert (found.closed.returned, found.dropped.returned) == (4, 1)
-    golden(found.refused_transcript.title)
+        holding = await hold(make_subject(url), 6)
+    assert (holding.held, len(holding.refused), holding.limit, holding.full, holding.taken_by_others) == (
+        4,
+        2,
+        4,
+        True,
+        0,
+    )
+    assert holding.refused[0].last_answer.code == "CAPACITY_REACHED"
+    assert (holding.closed.returned, holding.dropped.returned) == (4, 1)
+    golden(holding.refused_transcript.title)
 
 
 async def test_a_server_that_holds_exactly_what_is_asked_is_found_full_by_one_session_more():
     async with served(limit=4) as url:
-        found = await hold(make_subject(url), 4)
-    assert (found.held, found.failures, found.extra_answer.code, found.full) == (4, [], "CAPACITY_REACHED", True)
-    assert found.dropped.returned == 1
+        holding = await hold(make_subject(url), 4)
+    assert (holding.held, holding.failures, holding.extra_answer.code, holding.full) == (
+        4,
+        [],
+        "CAPACITY_REACHED",
+        True,
+    )
+    assert holding.dropped.returned == 1
 
 
 async def test_a_slot_that_a_dropped_session_keeps_is_missed(hurried):
     async with served("leaked_slots", 4) as url:
-        found = await hold(make_subject(url), 4)
-    assert (found.closed, found.dropped.returned) == (SlotsReturned(3, 3, found.closed.took_s), 0)
-    result = slots_returned(found)
+        holding = await hold(make_subject(url), 4)
+    assert (holding.closed, holding.dropped.returned) == (SlotsReturned(3, 3, holding.closed.took_s), 0)
+    result = slots_returned(holding)
     assert (result.outcome, result.figures["dropped_back"]) == (MISSED, 0)
     assert "no slot came back" in result.headline
     assert "dropped without goodbye" in result.headline
@@ -141,19 +152,19 @@ async def someone_else(url: str):
 
 async def test_a_slot_on_its_way_back_is_waited_for():
     async with served(limit=4) as url, someone_else(url) as other:
-        held = asyncio.create_task(hold(make_subject(url), 4))
+        task = asyncio.create_task(hold(make_subject(url), 4))
         await asyncio.sleep(0.3)
-        assert not held.done()
+        assert not task.done()
         other.drop()
-        found = await held
-    assert (found.held, found.failures) == (4, [])
+        holding = await task
+    assert (holding.held, holding.failures) == (4, [])
 
 
 async def test_slots_that_others_hold_are_told_apart(golden, hurried):
     async with served(limit=4) as url, someone_else(url):
-        found = await hold(make_subject(url), 4)
-    assert (found.held, found.taken_by_others, found.full, found.dropped) == (3, 1, False, None)
-    result = sessions_fit(found, SERVER)
+        holding = await hold(make_subject(url), 4)
+    assert (holding.held, holding.taken_by_others, holding.full, holding.dropped) == (3, 1, False, None)
+    result = sessions_fit(holding, SERVER)
     assert result.outcome is MISSED
     golden(result.headline)
     golden(result.details[0])
@@ -162,13 +173,13 @@ async def test_slots_that_others_hold_are_told_apart(golden, hurried):
 
 async def test_a_server_that_lets_the_next_ones_wait_is_not_asked_by_all_of_them(golden):
     async with served("queues_past_limit", 4) as url:
-        found = await hold(make_subject(url, timeout_s=1.0), 4 + subjects.AT_ONCE + 10)
-    assert (found.held, found.limit) == (4, None)
-    assert {failure.last_answer.kind for failure in found.refused} == {"silence"}
-    assert found.untried > 0
-    assert (found.patience_s, found.cut_short) == (1.0, True)
-    assert len(found.refused) + found.untried == subjects.AT_ONCE + 10
-    result = sessions_fit(found, SERVER)
+        holding = await hold(make_subject(url, timeout_s=1.0), 4 + subjects.AT_ONCE + 10)
+    assert (holding.held, holding.limit) == (4, None)
+    assert {failure.last_answer.kind for failure in holding.refused} == {"silence"}
+    assert holding.untried > 0
+    assert (holding.patience_s, holding.cut_short) == (1.0, True)
+    assert len(holding.refused) + holding.untried == subjects.AT_ONCE + 10
+    result = sessions_fit(holding, SERVER)
     golden(result.headline, masks=TIMES)
     assert "within 1 s" in result.headline
     golden(result.details, masks=TIMES)
@@ -199,20 +210,20 @@ def one_after_another(slow: str):
 @pytest.mark.parametrize("slow", ["reset", "step"])
 async def test_sessions_that_are_served_in_turn_are_waited_for(impatient, slow):
     async with scripted(one_after_another(slow)) as server:
-        asked = make_subject(server.url, timeout_s=20.0, slowest_single_s=0.05)
-        found = await hold(asked, 24)
-    assert max(max(s.reset.latency_s, s.step.latency_s) for s in found.sessions) > asked.patience_s
-    assert (found.held, found.failures, found.fitting, found.closed.returned) == (24, [], 24, 24)
-    assert sessions_fit(found, SERVER).outcome is MET
+        subject = make_subject(server.url, timeout_s=20.0, slowest_single_s=0.05)
+        holding = await hold(subject, 24)
+    assert max(max(s.reset.latency_s, s.step.latency_s) for s in holding.sessions) > subject.patience_s
+    assert (holding.held, holding.failures, holding.fitting, holding.closed.returned) == (24, [], 24, 24)
+    assert sessions_fit(holding, SERVER).outcome is MET
 
 
 async def test_silence_before_the_timeout_is_not_put_down_to_it(monkeypatch, hurried):
     monkeypatch.setattr(subjects, "_PATIENCE_S", 0.8)
     async with served("queues_past_limit", 4) as url:
-        found = await hold(make_subject(url, timeout_s=20.0), 6)
-    assert (found.held, {failure.last_answer.kind for failure in found.refused}) == (4, {"silence"})
-    assert found.patience_s < 20.0
-    assert not found.cut_short
+        holding = await hold(make_subject(url, timeout_s=20.0), 6)
+    assert (holding.held, {failure.last_answer.kind for failure in holding.refused}) == (4, {"silence"})
+    assert holding.patience_s < 20.0
+    assert not holding.cut_short
 
 
 # What is said of it
@@ -335,16 +346,16 @@ def forgetful(after_s: float, *, limit: int = 9, says: bool = True):
         await peer.accept()
         clock = asyncio.get_running_loop()
         while (kind := (await peer.asked_or_pinged())["type"]) != "close":
-            known = {number: at for number, at in heard_at.items() if clock.time() - at < after_s}
-            if kind == "reset" and len(known) >= limit and peer.number not in known:
+            known_peers = {number: at for number, at in heard_at.items() if clock.time() - at < after_s}
+            if kind == "reset" and len(known_peers) >= limit and peer.number not in known_peers:
                 peer.say(error("CAPACITY_REACHED", "full", active_sessions=limit, max_sessions=limit))
                 break
-            gone = says and kind != "reset" and peer.number not in known
+            is_gone = says and kind != "reset" and peer.number not in known_peers
             heard_at[peer.number] = clock.time()
             if kind == "state":
                 peer.say({"type": "state", "data": {}})
             else:
-                peer.say(error("EXECUTION_ERROR", "the container was removed") if gone else observation())
+                peer.say(error("EXECUTION_ERROR", "the container was removed") if is_gone else observation())
         heard_at.pop(peer.number, None)
         await peer.part()
 
@@ -354,20 +365,20 @@ def forgetful(after_s: float, *, limit: int = 9, says: bool = True):
 @pytest.mark.parametrize(("after_s", "outcome"), [(8.0, MISSED), (60.0, MET)])
 async def test_sessions_that_are_gone_after_some_quiet_are_missed(golden, after_s, outcome):
     async with scripted(forgetful(after_s)) as server:
-        found = await hold(make_subject(server.url, timeout_s=20.0), 3, idle_s=5.0)
-    result = quiet_sessions(found)
-    assert (result.outcome, found.closed.returned) == (outcome, 3)
+        holding = await hold(make_subject(server.url, timeout_s=20.0), 3, idle_s=5.0)
+    result = quiet_sessions(holding)
+    assert (result.outcome, holding.closed.returned) == (outcome, 3)
     assert result.figures["gone"] == (3 if outcome is MISSED else 0)
     golden(result.headline)
-    said = [line.text for transcript in result.transcripts for line in transcript.said]
-    assert bool([text for text in said if "container" in text]) == (outcome is MISSED)
+    texts = [line.text for transcript in result.transcripts for line in transcript.said]
+    assert bool([text for text in texts if "container" in text]) == (outcome is MISSED)
 
 
 async def test_a_full_server_that_gives_the_slots_of_quiet_sessions_away_is_missed(golden):
     async with scripted(forgetful(8.0, limit=3, says=False)) as server:
-        found = await hold(make_subject(server.url, timeout_s=20.0), 3, idle_s=5.0)
-    assert (found.full, found.quiet.gone, found.quiet.slots_given_away) == (True, (), True)
-    result = quiet_sessions(found)
+        holding = await hold(make_subject(server.url, timeout_s=20.0), 3, idle_s=5.0)
+    assert (holding.full, holding.quiet.gone, holding.quiet.slots_given_away) == (True, (), True)
+    result = quiet_sessions(holding)
     assert result.outcome is MISSED
     golden(result.headline)
 
@@ -375,15 +386,15 @@ async def test_a_full_server_that_gives_the_slots_of_quiet_sessions_away_is_miss
 async def test_quiet_sessions_that_cannot_step_are_asked_for_their_state():
     workload = Workload(no_action="none")
     async with scripted(forgetful(8.0)) as server:
-        found = await hold(make_subject(server.url, timeout_s=20.0, workload=workload), 2, idle_s=5.0)
-    assert found.quiet.count == 2
-    assert quiet_sessions(found).outcome is MET  # This one's state is there in any case.
+        holding = await hold(make_subject(server.url, timeout_s=20.0, workload=workload), 2, idle_s=5.0)
+    assert holding.quiet.count == 2
+    assert quiet_sessions(holding).outcome is MET  # This one's state is there in any case.
 
 
 async def test_without_quiet_nothing_is_said_of_it():
     async with served(limit=4) as url:
-        found = await hold(make_subject(url), 2)
-    assert quiet_sessions(found).outcome is SKIPPED
+        holding = await hold(make_subject(url), 2)
+    assert quiet_sessions(holding).outcome is SKIPPED
 
 
 def test_quiet_lasts_longer_than_the_servers_pauses_between_two_looks():
@@ -395,11 +406,11 @@ def answering_pings(after_s: float | None):
 
     async def script(peer: Peer) -> None:
         await peer.accept()
-        while (heard := await peer.hear())[0] == PING or b"close" not in heard[1]:
-            if heard[0] == TEXT:
-                peer.say({"type": "state", "data": {}} if b"state" in heard[1] else observation())
+        while (frame_heard := await peer.hear())[0] == PING or b"close" not in frame_heard[1]:
+            if frame_heard[0] == TEXT:
+                peer.say({"type": "state", "data": {}} if b"state" in frame_heard[1] else observation())
             elif after_s is not None:
-                asyncio.get_running_loop().call_later(after_s, peer.send, frame(PONG, heard[1]))
+                asyncio.get_running_loop().call_later(after_s, peer.send, frame(PONG, frame_heard[1]))
         await peer.part()
 
     return script
@@ -408,9 +419,9 @@ def answering_pings(after_s: float | None):
 @pytest.mark.parametrize(("after_s", "outcome"), [(0.0, MET), (15.0, MET), (None, MISSED)])
 async def test_pings_are_answered_while_sessions_step(after_s, outcome):
     async with scripted(answering_pings(after_s)) as server:
-        asked = make_subject(server.url, timeout_s=30.0)
-        found = await hold(asked, 2)
-        result = within_stock_limits(found, await asked.learn(single_session))
+        subject = make_subject(server.url, timeout_s=30.0)
+        holding = await hold(subject, 2)
+        result = within_stock_limits(holding, await subject.learn(single_session))
     assert result.outcome is outcome
     assert result.figures["unanswered_pings"] == (2 if after_s is None else 0)
     if after_s is not None:
@@ -447,27 +458,27 @@ def silent(kind: str):
 
     async def script(peer: Peer) -> None:
         await peer.accept()
-        while (asked := (await peer.asked_or_pinged())["type"]) != "close":
-            if asked != kind or peer.number == 0:
-                peer.say({"type": "state", "data": {}} if asked == "state" else observation())
+        while (kind_asked := (await peer.asked_or_pinged())["type"]) != "close":
+            if kind_asked != kind or peer.number == 0:
+                peer.say({"type": "state", "data": {}} if kind_asked == "state" else observation())
         await peer.part()
 
     return script
 
 
-@pytest.mark.parametrize(("kind", "cut", "held"), [("reset", "opening", 0), ("step", "stepping", 2)])
-async def test_what_is_not_over_at_the_deadline_is_cut_off_and_nobody_is_blamed(golden, kind, cut, held):
+@pytest.mark.parametrize(("kind", "cut", "held_count"), [("reset", "opening", 0), ("step", "stepping", 2)])
+async def test_what_is_not_over_at_the_deadline_is_cut_off_and_nobody_is_blamed(golden, kind, cut, held_count):
     async with scripted(silent(kind)) as server:
-        asked = make_subject(server.url, timeout_s=60.0)
-        await asked.learn(single_session)
-        asked.deadline = time.monotonic() + 3.0
-        found = await hold(asked, 2)
-    assert (found.cut, found.held) == (cut, held)
-    assert sessions_fit(found, SERVER).outcome is INCONCLUSIVE
-    golden(sessions_fit(found, SERVER).headline)
-    assert (slots_returned(found).unmet, quiet_sessions(found).unmet) == ("time", "time")
+        subject = make_subject(server.url, timeout_s=60.0)
+        await subject.learn(single_session)
+        subject.deadline = time.monotonic() + 3.0
+        holding = await hold(subject, 2)
+    assert (holding.cut, holding.held) == (cut, held_count)
+    assert sessions_fit(holding, SERVER).outcome is INCONCLUSIVE
+    golden(sessions_fit(holding, SERVER).headline)
+    assert (slots_returned(holding).unmet, quiet_sessions(holding).unmet) == ("time", "time")
 
 
 def test_sessions_that_were_refused_before_the_time_was_up_do_not_fit():
-    found = replace(refused(1, 4), cut="opening")
-    assert sessions_fit(found, SERVER).outcome is MISSED
+    holding = replace(refused(1, 4), cut="opening")
+    assert sessions_fit(holding, SERVER).outcome is MISSED

@@ -35,17 +35,17 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked_of(url: str) -> Subject:
-    given: dict[str, Any] = {"workload": Workload(({},), source="/schema"), "schema": {"action": ACTION}}
-    return make_subject(url, **given, wait_s=None, timeout_s=10.0, max_sessions=16)
+    defaults: dict[str, Any] = {"workload": Workload(({},), source="/schema"), "schema": {"action": ACTION}}
+    return make_subject(url, **defaults, wait_s=None, timeout_s=10.0, max_sessions=16)
 
 
 async def after_a_quiet_start(kind: Any, rate: float) -> CheckResult:
     """The result under load where nothing happens before the lone sessions were played."""
     async with serving(kind) as url:
-        asked = asked_of(url)
-        await asked.learn(learn_reference)
+        subject = asked_of(url)
+        await subject.learn(learn_reference)
         kind.rate = rate
-        return await under_load(asked)
+        return await under_load(subject)
 
 
 @pytest.mark.usefixtures("in_a_hurry")
@@ -92,10 +92,10 @@ async def test_one_odd_episode_is_told_and_fails_nothing() -> None:
 async def test_a_step_that_does_not_count_is_nothing_left_over(check: Any) -> None:
     kind = sound("uncounted", 0.0)
     async with serving(kind) as url:
-        asked = asked_of(url)
-        await asked.learn(learn_reference)
+        subject = asked_of(url)
+        await subject.learn(learn_reference)
         kind.rate = 1.0
-        result = await check(asked)
+        result = await check(subject)
     assert result.outcome is MET, result
 
 

@@ -70,8 +70,10 @@ def test_a_sound_server_passes_every_question_and_exits_0(capsys, monkeypatch):
         code, lines, err = check(capsys, f"http://{address}", "--sessions", "8")
     assert (code, err) == (0, "")
     assert lines[0] == f"http://{address} · 8 sessions · ends within 90 s"
-    asked = "reachable second capacity slots client isolation freshness seed health parallel replies handshake messages"
-    assert signs(lines) == dict.fromkeys([*asked.split(), "validate"], "✓")
+    expected = (
+        "reachable second capacity slots client isolation freshness seed health parallel replies handshake messages"
+    )
+    assert signs(lines) == dict.fromkeys([*expected.split(), "validate"], "✓")
     assert lines[-1].startswith("✓ 8 sessions fit (")
     assert len(lines) <= 24
 
@@ -82,8 +84,8 @@ def test_sessions_that_do_not_fit_exit_1_with_the_limit_and_the_setting(golden, 
     assert code == 1
     assert signs(lines)["capacity"] == "✗"
     golden(lines[-2])
-    said = " ".join(" ".join(lines).split())
-    golden(said[said.index("✗ capacity") : said.index("✓ slots")], masks=TIMES)
+    text = " ".join(" ".join(lines).split())
+    golden(text[text.index("✗ capacity") : text.index("✓ slots")], masks=TIMES)
 
 
 def test_a_server_of_one_session_exits_1_with_the_line_to_change(answering, capsys):
@@ -165,24 +167,24 @@ def test_an_action_the_environment_rejects_exits_3_and_names_the_option_of_this_
     with in_thread() as address:
         code, lines, err = check(capsys, f"http://{address}", "--sessions", "2", "--action", '{"unheard": 1}')
     assert (code, err) == (3, "")
-    said = " ".join(" ".join(lines).split())
-    golden(said, masks=TIMES)
-    assert "--openenv" not in said
+    text = " ".join(" ".join(lines).split())
+    golden(text, masks=TIMES)
+    assert "--openenv" not in text
 
 
 def test_everything_is_in_the_json_file(golden, answering, capsys):
     with in_thread(limit=2) as address:
         code, lines, _ = check(capsys, f"http://{address}", "--sessions", "3", "--json", "found.json")
-    found = json.loads(Path("found.json").read_text())
-    assert (found["format"], found["target"], found["sessions"]) == (1, f"http://{address}", 3)
-    assert (found["outcome"], found["exit_code"]) == ("missed", code)
-    golden(found["answer"])
-    questions = {question["name"]: question for question in found["questions"]}
+    report = json.loads(Path("found.json").read_text())
+    assert (report["format"], report["target"], report["sessions"]) == (1, f"http://{address}", 3)
+    assert (report["outcome"], report["exit_code"]) == ("missed", code)
+    golden(report["answer"])
+    questions = {question["name"]: question for question in report["questions"]}
     assert list(questions) == list(signs(lines))
     capacity = questions["capacity"]
     assert (capacity["outcome"], capacity["decides"], capacity["figures"]["held"]) == ("missed", True, 2)
-    said = [line["text"] for line in capacity["transcripts"][0]["said"]]
-    assert [text for text in said if "CAPACITY_REACHED" in text]
+    texts = [line["text"] for line in capacity["transcripts"][0]["said"]]
+    assert [text for text in texts if "CAPACITY_REACHED" in text]
     assert questions["validate"]["decides"] is False
 
 
@@ -210,9 +212,9 @@ def test_header_values_are_never_shown(answering, capsys, monkeypatch):
     arguments = ("--header", "Authorization: env:TOKEN", "--header", "X-Key: t0p", "--json", "found.json")
     with in_thread(limit=1) as address:
         code, lines, err = check(capsys, f"http://user:hunter2@{address}", "--sessions", "2", *arguments)
-    shown = "\n".join(lines) + err + Path("found.json").read_text()
+    output = "\n".join(lines) + err + Path("found.json").read_text()
     assert code == 1
-    assert not [secret for secret in ("s3cret", "t0p", "hunter2") if secret in shown]
+    assert not [secret for secret in ("s3cret", "t0p", "hunter2") if secret in output]
 
 
 def test_where_nothing_listens_it_exits_2_with_one_line(capsys):
@@ -284,9 +286,9 @@ def test_a_terminal_that_speaks_ascii_only_gets_ascii(golden, answering, capfdbi
         assert main(["check", f"http://{address}", "--sessions", "2", "--idle", "0"]) == 1
     out, err = capfdbinary.readouterr()
     assert err == b""
-    said = out.decode("ascii")
-    assert "\n  x capacity " in said
-    golden([line for line in said.splitlines() if "->" in line], masks=TIMES)
+    text = out.decode("ascii")
+    assert "\n  x capacity " in text
+    golden([line for line in text.splitlines() if "->" in line], masks=TIMES)
 
 
 def test_progress_is_one_line_that_fits():
@@ -338,8 +340,8 @@ def test_on_a_terminal_what_is_being_asked_is_shown_and_wiped_away(answering, mo
         assert main(["check", f"http://{address}", "--sessions", "2", "--idle", "0"]) == 0
     sent = terminal.getvalue()
     wiped = "\r\x1b[K"
-    shown = re.findall(r"\x1b\[K  (.*?) …", sent)
-    assert shown[:3] == ["waiting for a first session", "asking for its schema", "playing one session"]
-    assert "opening 2 sessions" in shown
+    lines_shown = re.findall(r"\x1b\[K  (.*?) …", sent)
+    assert lines_shown[:3] == ["waiting for a first session", "asking for its schema", "playing one session"]
+    assert "opening 2 sessions" in lines_shown
     assert not re.search(rf"…(?!{re.escape(wiped)})", sent)
     assert "\x1b[1;32m✓ 2 sessions fit" in sent

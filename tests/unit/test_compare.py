@@ -32,8 +32,8 @@ def compared(*expressions: str, now: dict, then: dict | None = None, **options) 
     return compare_runs(baseline, newer, parse_fail_on(expressions), **options)
 
 
-def change_of(found: Comparison, metric: str, batch: int | None = None) -> Change:
-    (curve,) = found.curves
+def change_of(comparison: Comparison, metric: str, batch: int | None = None) -> Change:
+    (curve,) = comparison.curves
     return next(change for change in curve.changes if (change.metric, change.batch) == (metric, batch))
 
 
@@ -41,15 +41,15 @@ def change_of(found: Comparison, metric: str, batch: int | None = None) -> Chang
 
 
 def test_the_same_run_again_is_no_regression():
-    found = compared("max_batch:-10%,total_p99:+15%", now={})
-    assert found.outcome is Judgement.HELD
-    assert {change.status for change in found.curves[0].changes} == {Status.UNCHANGED}
+    comparison = compared("max_batch:-10%,total_p99:+15%", now={})
+    assert comparison.outcome is Judgement.HELD
+    assert {change.status for change in comparison.curves[0].changes} == {Status.UNCHANGED}
 
 
 def test_beyond_fail_on_and_outside_the_range_is_a_regression(golden):
-    found = compared("total_p99:+15%", then={"latency": THREE}, now={"latency": (0.2, 0.2, 0.2)})
-    change = change_of(found, "total_p99", 32)
-    assert found.outcome is Judgement.REGRESSED
+    comparison = compared("total_p99:+15%", then={"latency": THREE}, now={"latency": (0.2, 0.2, 0.2)})
+    change = change_of(comparison, "total_p99", 32)
+    assert comparison.outcome is Judgement.REGRESSED
     assert (change.status, change.fail_on, change.allowed) == (
         Status.REGRESSED,
         "total_p99:+15%",
@@ -62,18 +62,18 @@ def test_beyond_fail_on_and_outside_the_range_is_a_regression(golden):
 
 
 def test_beyond_fail_on_but_within_the_range_is_none_and_says_so(golden):
-    found = compared("total_p99:+5%", then={"latency": (0.10, 0.11, 0.30)}, now={"latency": (0.2, 0.2, 0.2)})
-    change = change_of(found, "total_p99", 32)
-    assert found.outcome is Judgement.HELD
+    comparison = compared("total_p99:+5%", then={"latency": (0.10, 0.11, 0.30)}, now={"latency": (0.2, 0.2, 0.2)})
+    change = change_of(comparison, "total_p99", 32)
+    assert comparison.outcome is Judgement.HELD
     assert change.status is Status.UNCHANGED
     assert (change.why.cause, change.within_range) == ("within_range", True)
     golden(reason_text(change))
 
 
 def test_outside_the_range_but_not_beyond_fail_on_is_worse_and_fails_nothing():
-    found = compared("total_p99:+50%", then={"latency": THREE}, now={"latency": (0.13, 0.13, 0.13)})
-    assert found.outcome is Judgement.HELD
-    assert change_of(found, "total_p99", 32).status is Status.WORSE
+    comparison = compared("total_p99:+50%", then={"latency": THREE}, now={"latency": (0.13, 0.13, 0.13)})
+    assert comparison.outcome is Judgement.HELD
+    assert change_of(comparison, "total_p99", 32).status is Status.WORSE
 
 
 def test_one_repetition_leaves_the_spread_unknown_and_fail_on_decides_alone(golden):
@@ -95,15 +95,15 @@ def test_either_of_two_expressions_for_one_metric_fails():
 
 
 def test_faster_is_improved_and_never_fails():
-    found = compared("total_p99:+0%,rps:-0%", then={"latency": THREE}, now={"latency": (0.05, 0.05, 0.05)})
-    assert found.outcome is Judgement.HELD
-    assert change_of(found, "total_p99", 32).status is Status.IMPROVED
-    assert change_of(found, "rps", 32).status is Status.IMPROVED
+    comparison = compared("total_p99:+0%,rps:-0%", then={"latency": THREE}, now={"latency": (0.05, 0.05, 0.05)})
+    assert comparison.outcome is Judgement.HELD
+    assert change_of(comparison, "total_p99", 32).status is Status.IMPROVED
+    assert change_of(comparison, "rps", 32).status is Status.IMPROVED
 
 
 def test_fewer_requests_per_second_are_worse():
-    found = compared("rps:-10%", now={"latency": (0.2,)})
-    assert change_of(found, "rps", 8).status is Status.REGRESSED
+    comparison = compared("rps:-10%", now={"latency": (0.2,)})
+    assert change_of(comparison, "rps", 8).status is Status.REGRESSED
 
 
 def test_a_figure_is_the_median_of_its_repetitions():
@@ -117,75 +117,75 @@ def test_what_no_session_reached_is_a_regression_of_its_latency():
     none = replace(sweep.summaries[0], successful=0, failed=8, success_rate=0.0, phases={}, requests_per_second=0.0)
     (view,) = sweep.curves
     broken = replace(sweep, curves=(replace(view, summaries=(none,)),))
-    found = compare_runs(a_measured_run(sweep), a_measured_run(broken, day=1), parse_fail_on("total_p99:+15%"))
-    assert found.outcome is Judgement.REGRESSED
-    assert change_of(found, "total_p99", 8).why.cause == "none_succeeded"
+    comparison = compare_runs(a_measured_run(sweep), a_measured_run(broken, day=1), parse_fail_on("total_p99:+15%"))
+    assert comparison.outcome is Judgement.REGRESSED
+    assert change_of(comparison, "total_p99", 8).why.cause == "none_succeeded"
 
 
 @pytest.mark.parametrize("mode", ["ws", "http"])
 def test_the_sessions_that_are_left_of_a_batch_are_no_improvement(mode):
     """Half of the sessions fail, so that the rest are twice as fast."""
-    found = compared(
+    comparison = compared(
         "total_p99:+15%,rps:-10%", now={"fails": (128,), "latency": (0.05,), "mode": mode}, then={"mode": mode}
     )
     for metric in ("total_p99", "rps"):
-        change = change_of(found, metric, 128)
+        change = change_of(comparison, metric, 128)
         assert (change.status, change.why.cause, change.why.side) == (Status.INCONCLUSIVE, "not_held", "now")
-        assert change_of(found, metric, 32).status is Status.IMPROVED
-    assert change_of(found, "success", 128).status is Status.WORSE
-    assert found.outcome is Judgement.INCONCLUSIVE
+        assert change_of(comparison, metric, 32).status is Status.IMPROVED
+    assert change_of(comparison, "success", 128).status is Status.WORSE
+    assert comparison.outcome is Judgement.INCONCLUSIVE
 
 
 def test_sessions_that_are_left_and_slower_all_the_same_are_a_regression():
-    found = compared("total_p99:+15%", now={"fails": (128,), "latency": (0.5,)})
-    assert change_of(found, "total_p99", 128).status is Status.REGRESSED
+    comparison = compared("total_p99:+15%", now={"fails": (128,), "latency": (0.5,)})
+    assert change_of(comparison, "total_p99", 128).status is Status.REGRESSED
 
 
 def test_a_batch_that_fails_for_its_latency_alone_lost_no_session():
     slo = an_slo(total_p99="150ms")
-    found = compared("total_p99:+900%,rps:-99%", then={"slo": slo}, now={"slo": slo, "latency": (0.2,)})
-    assert change_of(found, "total_p99", 128).status is not Status.INCONCLUSIVE
-    assert found.outcome is Judgement.HELD
+    comparison = compared("total_p99:+900%,rps:-99%", then={"slo": slo}, now={"slo": slo, "latency": (0.2,)})
+    assert change_of(comparison, "total_p99", 128).status is not Status.INCONCLUSIVE
+    assert comparison.outcome is Judgement.HELD
 
 
 def test_a_batch_the_baseline_could_not_hold_has_no_latency_to_keep():
-    found = compared("total_p99:+1%", then={"fails": (128,)}, now={"fails": (128,)})
-    assert {change.batch for change in found.curves[0].changes} == {None, 8, 32}
+    comparison = compared("total_p99:+1%", then={"fails": (128,)}, now={"fails": (128,)})
+    assert {change.batch for change in comparison.curves[0].changes} == {None, 8, 32}
 
 
 def test_without_fail_on_it_is_shown_and_nothing_is_judged():
-    found = compared(now={"latency": (5.0,)})
-    assert found.outcome is Judgement.SHOWN
-    assert change_of(found, "total_p99", 8).status is Status.WORSE
+    comparison = compared(now={"latency": (5.0,)})
+    assert comparison.outcome is Judgement.SHOWN
+    assert change_of(comparison, "total_p99", 8).status is Status.WORSE
 
 
 # Max batch
 
 
 def test_a_batch_that_was_held_and_definitely_fails_now_is_a_regression():
-    found = compared("max_batch:-10%", now={"fails": (128,)})
-    change = change_of(found, "max_batch")
-    assert found.outcome is Judgement.REGRESSED
+    comparison = compared("max_batch:-10%", now={"fails": (128,)})
+    change = change_of(comparison, "max_batch")
+    assert comparison.outcome is Judgement.REGRESSED
     assert (change.baseline.value, change.baseline.known) == (128, "open")
     assert (change.now.value, change.now.known) == (32, "exact")
 
 
 def test_a_smaller_loss_than_fail_on_is_worse_only():
-    found = compared("max_batch:-80%", now={"fails": (128,)})
-    assert found.outcome is Judgement.HELD
-    assert change_of(found, "max_batch").status is Status.WORSE
+    comparison = compared("max_batch:-80%", now={"fails": (128,)})
+    assert comparison.outcome is Judgement.HELD
+    assert change_of(comparison, "max_batch").status is Status.WORSE
 
 
 def test_more_is_improved_where_the_baseline_definitely_failed():
-    found = compared("max_batch:-10%", then={"fails": (128,)}, now={})
-    assert change_of(found, "max_batch").status is Status.IMPROVED
+    comparison = compared("max_batch:-10%", then={"fails": (128,)}, now={})
+    assert change_of(comparison, "max_batch").status is Status.IMPROVED
 
 
 def test_what_some_repetitions_of_the_baseline_held_is_no_improvement():
     """One of three failed there, as chance may have it."""
     once = {"fails": ((128, 2),), "latency": THREE}
-    found = compared("max_batch:-10%", then=once, now={"latency": THREE})
-    assert change_of(found, "max_batch").status is Status.UNCHANGED
+    comparison = compared("max_batch:-10%", then=once, now={"latency": THREE})
+    assert change_of(comparison, "max_batch").status is Status.UNCHANGED
     never = {"fails": (128,), "latency": THREE}
     assert (
         change_of(compared("max_batch:-10%", then=never, now={"latency": THREE}), "max_batch").status is Status.IMPROVED
@@ -213,91 +213,93 @@ def test_none_at_all_is_a_regression_and_some_where_there_was_none_an_improvemen
 
 
 def test_a_cell_in_doubt_now_is_inconclusive():
-    found = compared("max_batch:-10%", now={"doubtful": (128,)})
-    assert found.outcome is Judgement.INCONCLUSIVE
-    assert change_of(found, "max_batch").why == ChangeReason("max_batch_doubtful", "now")
+    comparison = compared("max_batch:-10%", now={"doubtful": (128,)})
+    assert comparison.outcome is Judgement.INCONCLUSIVE
+    assert change_of(comparison, "max_batch").why == ChangeReason("max_batch_doubtful", "now")
 
 
 def test_a_cell_in_doubt_then_is_inconclusive():
-    found = compared("max_batch:-10%", then={"doubtful": (128,)}, now={"fails": (128,)})
-    assert found.outcome is Judgement.INCONCLUSIVE
-    assert change_of(found, "max_batch").why == ChangeReason("max_batch_doubtful", "baseline")
+    comparison = compared("max_batch:-10%", then={"doubtful": (128,)}, now={"fails": (128,)})
+    assert comparison.outcome is Judgement.INCONCLUSIVE
+    assert change_of(comparison, "max_batch").why == ChangeReason("max_batch_doubtful", "baseline")
 
 
 def test_a_certain_loss_is_no_less_one_for_a_doubt_above_it():
-    found = compared("max_batch:-10%", then={"doubtful": (128,)}, now={"fails": (32,)})
-    assert found.outcome is Judgement.REGRESSED
+    comparison = compared("max_batch:-10%", then={"doubtful": (128,)}, now={"fails": (32,)})
+    assert comparison.outcome is Judgement.REGRESSED
 
 
 def test_a_doubt_that_cannot_hide_a_loss_is_none():
-    found = compared("max_batch:-10%", then={"fails": (128,)}, now={"doubtful": (128,)})
-    assert found.outcome is Judgement.HELD
+    comparison = compared("max_batch:-10%", then={"fails": (128,)}, now={"doubtful": (128,)})
+    assert comparison.outcome is Judgement.HELD
 
 
 def test_a_smaller_grid_does_not_pass_for_a_loss_nor_for_none(golden):
-    found = compared("max_batch:-10%", now={"batches": (8, 32)})
-    change = change_of(found, "max_batch")
-    assert found.outcome is Judgement.INCONCLUSIVE
+    comparison = compared("max_batch:-10%", now={"batches": (8, 32)})
+    change = change_of(comparison, "max_batch")
+    assert comparison.outcome is Judgement.INCONCLUSIVE
     assert change.why.cause == "grids_differ"
-    golden(found.curves[0].remarks)
+    golden(comparison.curves[0].remarks)
 
 
 @pytest.mark.parametrize("side", ["baseline", "now"])
 def test_answers_that_were_seen_late_leave_latencies_and_rates_in_doubt_and_nothing_else(side):
     late = {"late": (8, 32, 128), "mode": "http"}
     then, now = ({**late}, {"mode": "http"}) if side == "baseline" else ({"mode": "http"}, {**late})
-    found = compared("total_p99:+15%,rps:-10%,success:-1%", then=then, now={**now, "latency": (0.3,), "fails": (128,)})
+    comparison = compared(
+        "total_p99:+15%,rps:-10%,success:-1%", then=then, now={**now, "latency": (0.3,), "fails": (128,)}
+    )
     for metric in ("total_p99", "rps"):
-        change = change_of(found, metric, 8)
+        change = change_of(comparison, metric, 8)
         assert (change.status, change.why.cause, change.why.side) == (Status.INCONCLUSIVE, "doubtful", side)
         assert change.why.doubt.cause == "http_lag"
-    assert change_of(found, "success", 8).status is Status.UNCHANGED
-    assert change_of(found, "max_batch").status is Status.WORSE
+    assert change_of(comparison, "success", 8).status is Status.UNCHANGED
+    assert change_of(comparison, "max_batch").status is Status.WORSE
 
 
 def test_a_latency_in_doubt_is_inconclusive_with_the_reason():
-    found = compared("total_p99:+15%", now={"doubtful": (8,), "latency": (0.3,)})
-    change = change_of(found, "total_p99", 8)
+    comparison = compared("total_p99:+15%", now={"doubtful": (8,), "latency": (0.3,)})
+    change = change_of(comparison, "total_p99", 8)
     assert (change.status, change.why.cause, change.why.side) == (Status.INCONCLUSIVE, "doubtful", "now")
     doubt = change.why.doubt
     assert (doubt.kind, doubt.cause, doubt.batch) == ("client", "cpu", 8)
-    assert change_of(found, "total_p99", 32).status is Status.REGRESSED
-    assert found.outcome is Judgement.REGRESSED
+    assert change_of(comparison, "total_p99", 32).status is Status.REGRESSED
+    assert comparison.outcome is Judgement.REGRESSED
 
 
 def test_a_batch_that_was_asked_for_and_not_measured_is_inconclusive():
-    found = compared("total_p99:+15%", now={"batches": (8, 32), "planned": (8, 32, 128)})
-    assert found.outcome is Judgement.INCONCLUSIVE
-    assert change_of(found, "total_p99", 128).why == ChangeReason("not_measured", "now")
+    comparison = compared("total_p99:+15%", now={"batches": (8, 32), "planned": (8, 32, 128)})
+    assert comparison.outcome is Judgement.INCONCLUSIVE
+    assert change_of(comparison, "total_p99", 128).why == ChangeReason("not_measured", "now")
 
 
 def test_no_common_batch_is_inconclusive():
-    found = compared("total_p99:+15%", now={"batches": (16,)})
-    assert found.outcome is Judgement.INCONCLUSIVE
+    comparison = compared("total_p99:+15%", now={"batches": (16,)})
+    assert comparison.outcome is Judgement.INCONCLUSIVE
 
 
 def test_sessions_per_core_need_the_cores_of_both():
     assert compared("batch_per_core:-10%", now={"cores": 4}).outcome is Judgement.INCONCLUSIVE
-    found = compared("batch_per_core:-10%", now={"cores": None})
-    assert change_of(found, "batch_per_core").why.cause == "no_cores"
-    found = compared("batch_per_core:-10%", now={"cores": 4, "fails": (128,)})
-    assert change_of(found, "batch_per_core").status is Status.REGRESSED
+    comparison = compared("batch_per_core:-10%", now={"cores": None})
+    assert change_of(comparison, "batch_per_core").why.cause == "no_cores"
+    comparison = compared("batch_per_core:-10%", now={"cores": 4, "fails": (128,)})
+    assert change_of(comparison, "batch_per_core").status is Status.REGRESSED
 
 
 def test_repetitions_that_differ_are_said():
-    found = compared(now={"latency": THREE})
-    assert any("repetitions differ (1 → 3)" in remark for remark in found.curves[0].remarks)
+    comparison = compared(now={"latency": THREE})
+    assert any("repetitions differ (1 → 3)" in remark for remark in comparison.curves[0].remarks)
 
 
 def test_both_are_judged_by_the_limits_of_the_newer_run(golden):
-    found = compared(
+    comparison = compared(
         "max_batch:-10%",
         then={"latency": (0.5,), "slo": an_slo(success=0.95)},
         now={"latency": (0.5,), "slo": an_slo(success=0.95, total_p99="200ms")},
     )
-    change = change_of(found, "max_batch")
+    change = change_of(comparison, "max_batch")
     assert (change.baseline.value, change.now.value, change.status) == (0, 0, Status.UNCHANGED)
-    golden(" ".join(found.curves[0].remarks))
+    golden(" ".join(comparison.curves[0].remarks))
 
 
 # Curves
@@ -320,17 +322,17 @@ def test_nothing_in_common_is_inconclusive_even_where_missing_is_allowed():
 def test_a_new_curve_is_named_and_fails_nothing():
     then = a_measured_run(a_judged_sweep(8))
     now = a_measured_run(a_judged_sweep(8), a_judged_sweep(8, mode="http"), day=1)
-    found = compare_runs(then, now, parse_fail_on("max_batch:-10%"))
-    assert found.outcome is Judgement.HELD
-    assert [(curve.state, curve.mode) for curve in found.curves] == [("compared", "ws"), ("new", "http")]
+    comparison = compare_runs(then, now, parse_fail_on("max_batch:-10%"))
+    assert comparison.outcome is Judgement.HELD
+    assert [(curve.state, curve.mode) for curve in comparison.curves] == [("compared", "ws"), ("new", "http")]
 
 
 @pytest.mark.parametrize("renamed", ["test_scale.py::test_it_well", "tests/test_moved.py::test_it", "x.py::y"])
 def test_a_renamed_test_is_guessed_on_both_sides(renamed):
     then, now = a_measured_run(a_judged_sweep(8)), a_measured_run(a_judged_sweep(8, test=renamed), day=1)
-    found = compare_runs(then, now)
-    assert found.outcome is Judgement.INCONCLUSIVE
-    assert {(curve.state, curve.renamed) for curve in found.curves} == {
+    comparison = compare_runs(then, now)
+    assert comparison.outcome is Judgement.INCONCLUSIVE
+    assert {(curve.state, curve.renamed) for curve in comparison.curves} == {
         ("missing", renamed),
         ("new", "test_scale.py::test_it"),
     }
@@ -355,9 +357,9 @@ def test_a_test_that_is_in_both_runs_is_not_taken_for_a_renamed_one():
 def test_runs_that_asked_for_different_things_are_not_comparable(golden, field, value):
     sweep = a_judged_sweep(8)
     other = a_judged_sweep(8, **{field: value}) if field == "arrival" else with_record(sweep, **{field: value})
-    found = compare_runs(a_measured_run(sweep), a_measured_run(other, day=1), parse_fail_on("max_batch:-10%"))
-    assert found.outcome is Judgement.INCONCLUSIVE
-    (curve,) = found.curves_in_state("different")
+    comparison = compare_runs(a_measured_run(sweep), a_measured_run(other, day=1), parse_fail_on("max_batch:-10%"))
+    assert comparison.outcome is Judgement.INCONCLUSIVE
+    (curve,) = comparison.curves_in_state("different")
     golden(curve.remarks)
 
 
@@ -384,8 +386,8 @@ def test_ports_and_paths_tell_no_servers_apart(then, now):
     label = then.removeprefix("http://") if "http" in then else "same"
     newer = now.removeprefix("http://") if "http" in now else "same"
     sides = a_judged_sweep(8, target=then, label=label), a_judged_sweep(8, target=now, label=newer)
-    found = compare_runs(a_measured_run(sides[0]), a_measured_run(sides[1], day=1))
-    assert [(curve.state, curve.remarks) for curve in found.curves] == [("compared", ())]
+    comparison = compare_runs(a_measured_run(sides[0]), a_measured_run(sides[1], day=1))
+    assert [(curve.state, curve.remarks) for curve in comparison.curves] == [("compared", ())]
 
 
 def test_another_server_under_the_same_label_is_compared_and_named(golden):
@@ -396,8 +398,8 @@ def test_another_server_under_the_same_label_is_compared_and_named(golden):
 
 def test_another_label_is_another_curve_and_says_how_to_compare(golden):
     sides = a_judged_sweep(8), a_judged_sweep(8, target="docker", label="local-docker")
-    found = compare_runs(a_measured_run(sides[0]), a_measured_run(sides[1], day=1))
-    (missing,) = found.curves_in_state("missing")
+    comparison = compare_runs(a_measured_run(sides[0]), a_measured_run(sides[1], day=1))
+    (missing,) = comparison.curves_in_state("missing")
     golden(missing.remarks)
 
 
@@ -423,20 +425,20 @@ def test_machines_that_differ_are_named_and_what_does_not_matter_is_not():
         "git": {"commit": "1" * 40, "branch": "work", "dirty": True},
     }
     runs = a_measured_run(sweep, fingerprint=then), a_measured_run(sweep, day=1, fingerprint=now)
-    found = compare_runs(*runs)
-    assert [(each.name, each.baseline, each.now) for each in found.differences] == [
+    comparison = compare_runs(*runs)
+    assert [(each.name, each.baseline, each.now) for each in comparison.differences] == [
         ("cpu", "Xeon", "EPYC"),
         ("kernel", "6.1", "6.8"),
         ("python", "3.11.9", "3.12.1"),
         ("uvloop", "0.20", "not installed"),
     ]
-    assert (found.now.commit, found.now.branch, found.now.dirty) == ("1" * 40, "work", True)
+    assert (comparison.now.commit, comparison.now.branch, comparison.now.dirty) == ("1" * 40, "work", True)
 
 
 def test_a_run_that_did_not_end_is_told(golden):
     sweep = a_judged_sweep(8)
-    found = compare_runs(a_measured_run(sweep), a_measured_run(sweep, day=1, status="interrupted"))
-    golden(found.remarks)
+    comparison = compare_runs(a_measured_run(sweep), a_measured_run(sweep, day=1, status="interrupted"))
+    golden(comparison.remarks)
 
 
 # One sweep, as pytest compares it
@@ -445,20 +447,20 @@ def test_a_run_that_did_not_end_is_told(golden):
 def test_a_sweep_is_compared_with_its_own_test_only():
     other = a_judged_sweep(8, test="test_scale.py::test_other")
     then, sweep = a_measured_run(a_judged_sweep(8), other), a_judged_sweep(8)
-    found = compare_sweep(then, a_measured_run(sweep, day=1), sweep, parse_fail_on("max_batch:-10%"))
-    assert found.outcome is Judgement.HELD
-    assert [curve.test for curve in found.curves] == [sweep.test]
-    assert found.others == (other.test,)
+    comparison = compare_sweep(then, a_measured_run(sweep, day=1), sweep, parse_fail_on("max_batch:-10%"))
+    assert comparison.outcome is Judgement.HELD
+    assert [curve.test for curve in comparison.curves] == [sweep.test]
+    assert comparison.others == (other.test,)
 
 
 def test_a_sweep_the_baseline_lacks_is_inconclusive():
     sweep = a_judged_sweep(8, test="test_scale.py::test_new")
     then = a_measured_run(a_judged_sweep(8))
-    found = compare_sweep(then, a_measured_run(sweep, day=1), sweep)
-    assert found.outcome is Judgement.INCONCLUSIVE
-    assert found.curves[0].renamed == "test_scale.py::test_it"
-    found = compare_sweep(then, a_measured_run(sweep, day=1), sweep, tests=["test_scale.py::test_it"])
-    assert found.curves[0].renamed is None
+    comparison = compare_sweep(then, a_measured_run(sweep, day=1), sweep)
+    assert comparison.outcome is Judgement.INCONCLUSIVE
+    assert comparison.curves[0].renamed == "test_scale.py::test_it"
+    comparison = compare_sweep(then, a_measured_run(sweep, day=1), sweep, tests=["test_scale.py::test_it"])
+    assert comparison.curves[0].renamed is None
 
 
 def test_a_wait_that_the_test_does_not_measure_any_more_is_missing_unless_the_command_line_narrowed_it():
@@ -476,8 +478,8 @@ def test_sweeps_of_one_baseline_are_joined():
 
 
 def test_a_comparison_survives_being_stored():
-    found = compared("max_batch:-10%", now={"fails": (128,), "latency": THREE})
-    assert Comparison.from_json(found.to_json()) == found
+    comparison = compared("max_batch:-10%", now={"fails": (128,), "latency": THREE})
+    assert Comparison.from_json(comparison.to_json()) == comparison
 
 
 # Properties
@@ -491,8 +493,8 @@ GRIDS = st.sets(st.sampled_from([1, 2, 4, 8, 16]), min_size=1).map(sorted)
 def test_a_run_compared_with_itself_has_no_change(latency, batches, fails, doubtful):
     sweep = a_judged_sweep(*batches, latency=latency, fails=fails, doubtful=doubtful)
     run = a_measured_run(sweep)
-    found = compare_runs(run, run, parse_fail_on("max_batch:-0%,total_p99:+0%,success:-0%,rps:-0%"))
-    statuses = {change.status for change in found.curves[0].changes}
+    comparison = compare_runs(run, run, parse_fail_on("max_batch:-0%,total_p99:+0%,success:-0%,rps:-0%"))
+    statuses = {change.status for change in comparison.curves[0].changes}
     assert statuses <= {Status.UNCHANGED, Status.INCONCLUSIVE}
     assert doubtful or min(batches) in fails or statuses == {Status.UNCHANGED}
 
@@ -511,17 +513,17 @@ def test_the_effect_turns_round_with_the_runs(one, other):
 @given(LATENCIES, st.floats(0.1, 10), st.floats(0.01, 5))
 def test_a_slowdown_is_found_exactly_where_it_is_beyond_fail_on_and_the_range(latency, factor, allowed):
     slower = tuple(value * factor for value in latency)
-    found = compared(f"total_p99:+{allowed:.6f}%", then={"latency": latency}, now={"latency": slower})
-    change = change_of(found, "total_p99", 8)
+    comparison = compared(f"total_p99:+{allowed:.6f}%", then={"latency": latency}, now={"latency": slower})
+    change = change_of(comparison, "total_p99", 8)
     beyond = change.now.value > change.baseline.value * (1 + round(allowed, 6) / 100) * (1 + 1e-9)
     outside = len(latency) == 1 or change.now.value > max(latency)
     assert (change.status is Status.REGRESSED) == (beyond and outside)
 
 
 def test_a_batch_that_was_not_asked_for_does_not_pass_silently():
-    found = compared("total_p99:+15%", now={"batches": (8, 32)})
-    assert found.outcome is Judgement.INCONCLUSIVE
-    assert change_of(found, "total_p99").why == ChangeReason("not_asked", batches=(128,))
+    comparison = compared("total_p99:+15%", now={"batches": (8, 32)})
+    assert comparison.outcome is Judgement.INCONCLUSIVE
+    assert change_of(comparison, "total_p99").why == ChangeReason("not_asked", batches=(128,))
     assert compared("total_p99:+15%", now={"batches": (8, 32)}, allow_missing=True).outcome is Judgement.HELD
     then, sweep = a_measured_run(a_judged_sweep(8, 32)), a_judged_sweep(8)
     now, gate = a_measured_run(sweep, day=1), parse_fail_on("total_p99:+15%")
@@ -533,9 +535,9 @@ def test_a_rate_that_is_not_known_is_no_regression():
     sweep = a_judged_sweep(8)
     (view,) = sweep.curves
     untold = replace(sweep, curves=(replace(view, summaries=(replace(sweep.summaries[0], requests_per_second=None),)),))
-    found = compare_runs(a_measured_run(sweep), a_measured_run(untold, day=1), parse_fail_on("rps:-10%"))
-    assert found.outcome is Judgement.INCONCLUSIVE
-    assert change_of(found, "rps", 8).why == ChangeReason("no_figure", "now")
+    comparison = compare_runs(a_measured_run(sweep), a_measured_run(untold, day=1), parse_fail_on("rps:-10%"))
+    assert comparison.outcome is Judgement.INCONCLUSIVE
+    assert change_of(comparison, "rps", 8).why == ChangeReason("no_figure", "now")
 
 
 def test_servers_that_differ_by_their_port_alone_are_each_compared_with_themselves():
@@ -562,17 +564,17 @@ def test_servers_that_differ_by_their_port_alone_are_each_compared_with_themselv
 def test_other_reset_data_are_another_workload(golden, then, now):
     usual = {"action": "default", "seed": 0, "until_done": False}
     runs = []
-    for day, told in enumerate((then, now)):
+    for day, reset_settings in enumerate((then, now)):
         sweep = a_judged_sweep(8)
-        record = replace(sweep.record, settings={**usual, **told})
+        record = replace(sweep.record, settings={**usual, **reset_settings})
         runs.append(a_measured_run(replace(sweep, record=record), day=day))
-    found = compare_runs(*runs, parse_fail_on("max_batch:-10%"))
-    assert found.outcome is Judgement.INCONCLUSIVE
-    golden(found.curves[0].remarks)
+    comparison = compare_runs(*runs, parse_fail_on("max_batch:-10%"))
+    assert comparison.outcome is Judgement.INCONCLUSIVE
+    golden(comparison.curves[0].remarks)
 
 
 @pytest.mark.parametrize(
-    ("status", "sentence", "cause", "said"),
+    ("status", "sentence", "cause", "words"),
     [
         (Status.REGRESSED, "+82 %, beyond rps:-5%; spread unknown: the baseline was…", "beyond", None),
         (Status.UNCHANGED, "beyond rps:-5%, but within the baseline's 1 to 2 over 3 repetitions", "within_range", None),
@@ -581,9 +583,9 @@ def test_other_reset_data_are_another_workload(golden, then, now):
         (Status.INCONCLUSIVE, "the max batch is inconclusive now", "stored", "the max batch is inconclusive now"),
     ],
 )
-def test_a_sentence_of_0_1_is_read_as_its_cause_and_said_again(status, sentence, cause, said):
+def test_a_sentence_of_0_1_is_read_as_its_cause_and_said_again(status, sentence, cause, words):
     figure = ComparedFigure(10.0, 10.0, 12.0, 3)
     stored = Change("rps", 8, figure, figure, status, sentence, fail_on="rps:-5%").to_json()
     change = Change.from_json(stored)
-    assert change.why == ChangeReason(cause, words=said)
-    assert said is None or reason_text(change) == said
+    assert change.why == ChangeReason(cause, words=words)
+    assert words is None or reason_text(change) == words

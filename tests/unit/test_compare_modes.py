@@ -60,8 +60,8 @@ def a_view(*summaries: CellSummary, batches=(32, 128, 256), **record) -> SweepVi
 
 
 def compared(*summaries: CellSummary, **record) -> ProtocolComparison:
-    (found,) = compare_modes(a_view(*summaries, **record))
-    return found
+    (comparison,) = compare_modes(a_view(*summaries, **record))
+    return comparison
 
 
 BOTH_LIMITED = (
@@ -79,19 +79,29 @@ HTTP_DOUBTFUL = (
 
 
 def test_the_mode_that_holds_more_wins():
-    found = compared(*BOTH_LIMITED)
-    assert (found.ws.max_batch, found.http.max_batch, found.ratio, found.winner) == (128, 32, 4.0, "ws")
-    assert (found.ws.known, found.http.known) == ("exact", "exact")
-    assert (found.ws.doubt, found.http.doubt, protocol_notes(found)) == (None, None, [])
-    assert ratio_text(found) == "4"
+    comparison = compared(*BOTH_LIMITED)
+    assert (comparison.ws.max_batch, comparison.http.max_batch, comparison.ratio, comparison.winner) == (
+        128,
+        32,
+        4.0,
+        "ws",
+    )
+    assert (comparison.ws.known, comparison.http.known) == ("exact", "exact")
+    assert (comparison.ws.doubt, comparison.http.doubt, protocol_notes(comparison)) == (None, None, [])
+    assert ratio_text(comparison) == "4"
 
 
 @pytest.mark.parametrize("http", [False, None])
 def test_nobody_wins_where_one_mode_holds_no_episode(http):
     warm_ups = (EPISODES[0], WarmUp("http", steps=3, same_episode=http))
-    found = compared(*BOTH_LIMITED, warm_ups=warm_ups)
-    assert (found.ws.max_batch, found.http.max_batch, found.ratio, found.winner) == (128, 32, 4.0, None)
-    assert (found.ws.episodes, found.http.episodes) == (True, http)
+    comparison = compared(*BOTH_LIMITED, warm_ups=warm_ups)
+    assert (comparison.ws.max_batch, comparison.http.max_batch, comparison.ratio, comparison.winner) == (
+        128,
+        32,
+        4.0,
+        None,
+    )
+    assert (comparison.ws.episodes, comparison.http.episodes) == (True, http)
     assert compared(*BOTH_LIMITED, warm_ups=()).winner is None
     assert (
         dict(junit_properties(a_view(*BOTH_LIMITED, warm_ups=warm_ups)))["openenv_protocol_winner[wait=1]"] == "unknown"
@@ -101,10 +111,12 @@ def test_nobody_wins_where_one_mode_holds_no_episode(http):
 @pytest.mark.parametrize("mode", ["ws", "http"])
 def test_nobody_wins_where_a_number_that_was_set_refused_the_rest(mode, golden):
     limits = {"ws": failing(256, "ws"), "http": failing(128, "http"), mode: refused(256 if mode == "ws" else 128, mode)}
-    found = compared(*(each for each in BOTH_LIMITED if each.batch != limits[each.cell.mode].batch), *limits.values())
-    assert (found.ratio, found.winner) == (4.0, None)
-    assert [result.mode for result in found.modes if result.cap == "capacity"] == [mode]
-    golden(protocol_notes(found))
+    comparison = compared(
+        *(each for each in BOTH_LIMITED if each.batch != limits[each.cell.mode].batch), *limits.values()
+    )
+    assert (comparison.ratio, comparison.winner) == (4.0, None)
+    assert [result.mode for result in comparison.modes if result.cap == "capacity"] == [mode]
+    golden(protocol_notes(comparison))
 
 
 def test_a_cap_beyond_the_batch_that_failed_otherwise_is_none_of_the_comparison():
@@ -113,46 +125,51 @@ def test_a_cap_beyond_the_batch_that_failed_otherwise_is_none_of_the_comparison(
 
 
 def test_equal_limits_have_no_winner_but_a_word():
-    found = compared(passing(32, "ws"), failing(128, "ws"), passing(32, "http"), failing(128, "http"))
-    assert (found.ratio, found.winner) == (1.0, "equal")
+    comparison = compared(passing(32, "ws"), failing(128, "ws"), passing(32, "http"), failing(128, "http"))
+    assert (comparison.ratio, comparison.winner) == (1.0, "equal")
 
 
 def test_a_mode_that_was_never_brought_to_its_limit_is_open(golden):
     ws = [passing(batch, "ws") for batch in (32, 128, 256)]
-    found = compared(*ws, passing(32, "http"), failing(128, "http"))
-    assert (found.ws.known, found.winner, ratio_text(found)) == ("open", "ws", "≥ 8")
-    golden(protocol_notes(found))
+    comparison = compared(*ws, passing(32, "http"), failing(128, "http"))
+    assert (comparison.ws.known, comparison.winner, ratio_text(comparison)) == ("open", "ws", "≥ 8")
+    golden(protocol_notes(comparison))
 
 
 def test_two_open_modes_have_neither_winner_nor_ratio():
-    found = compared(*(passing(batch, mode) for mode in ("ws", "http") for batch in (32, 128, 256)))
-    assert (found.winner, ratio_text(found), len(protocol_notes(found))) == (None, "–", 2)
+    comparison = compared(*(passing(batch, mode) for mode in ("ws", "http") for batch in (32, 128, 256)))
+    assert (comparison.winner, ratio_text(comparison), len(protocol_notes(comparison))) == (None, "–", 2)
 
 
 def test_nobody_wins_over_a_mode_that_was_inconclusive(golden):
-    found = compared(*HTTP_DOUBTFUL)
-    assert (found.http.max_batch, found.http.known, found.winner, ratio_text(found)) == (
+    comparison = compared(*HTTP_DOUBTFUL)
+    assert (comparison.http.max_batch, comparison.http.known, comparison.winner, ratio_text(comparison)) == (
         32,
         "inconclusive",
         None,
         "≤ 4",
     )
-    assert (found.http.doubtful_batch, found.http.doubt.cause) == (128, "cpu")
-    (note,) = protocol_notes(found)
+    assert (comparison.http.doubtful_batch, comparison.http.doubt.cause) == (128, "cpu")
+    (note,) = protocol_notes(comparison)
     golden(note)
 
 
 def test_a_mode_that_holds_nothing_loses_without_a_ratio():
-    found = compared(passing(32, "ws"), failing(128, "ws"), failing(32, "http"))
-    assert (found.http.max_batch, found.http.known, found.ratio, found.winner) == (None, "exact", None, "ws")
+    comparison = compared(passing(32, "ws"), failing(128, "ws"), failing(32, "http"))
+    assert (comparison.http.max_batch, comparison.http.known, comparison.ratio, comparison.winner) == (
+        None,
+        "exact",
+        None,
+        "ws",
+    )
 
 
 def test_an_open_mode_does_not_lose_against_an_exact_one_of_the_same_batch():
-    found = compared(
+    comparison = compared(
         *(passing(batch, "http") for batch in (32, 128)), passing(32, "ws"), failing(128, "ws"), batches=(32, 128)
     )
-    assert found.winner == "http"
-    assert ratio_text(found) == "≤ 0.25"
+    assert comparison.winner == "http"
+    assert ratio_text(comparison) == "≤ 0.25"
 
 
 def test_latencies_are_those_of_the_largest_batch_that_both_held():
@@ -165,27 +182,27 @@ def test_latencies_are_those_of_the_largest_batch_that_both_held():
 def test_those_that_are_left_of_a_batch_are_compared_with_nothing():
     quick = {"total": latency(0.1, 0.2, 16)}
     left = failing(32, "http")
-    found = compared(passing(32, "ws"), replace(left, phases={**left.phases, **quick}))
-    assert (found.batch, found.http.total_p99, found.http.success) == (None, None, None)
+    comparison = compared(passing(32, "ws"), replace(left, phases={**left.phases, **quick}))
+    assert (comparison.batch, comparison.http.total_p99, comparison.http.success) == (None, None, None)
 
 
 def test_latencies_are_the_worst_of_the_repetitions():
     slow = {"step": latency(1.5, 2.5, 32), "reset": latency(0.4, 0.5, 32), "total": latency(2, 3, 32)}
     repeated = replace(passing(32, "http"), repetition=2)
     repeated = replace(repeated, phases={**repeated.phases, **slow}, success_rate=0.97)
-    again = replace(passing(32, "ws"), repetition=2)
-    found = compared(passing(32, "ws"), again, passing(32, "http"), repeated, reps=2)
-    assert (found.http.reset_p50, found.http.step_p50, found.http.step_p99) == (0.4, 1.5, 2.5)
-    assert (found.http.total_p99, found.http.success) == (3, 0.97)
-    assert found.ws.step_p50 == 1.002
+    repeated_cell = replace(passing(32, "ws"), repetition=2)
+    comparison = compared(passing(32, "ws"), repeated_cell, passing(32, "http"), repeated, reps=2)
+    assert (comparison.http.reset_p50, comparison.http.step_p50, comparison.http.step_p99) == (0.4, 1.5, 2.5)
+    assert (comparison.http.total_p99, comparison.http.success) == (3, 0.97)
+    assert comparison.ws.step_p50 == 1.002
 
 
 def test_where_nothing_succeeded_in_both_there_are_no_latencies():
     nothing = of_mode(a_summary(32, failed=32, cell=a_cell(32)), "http")
     ws = passing(32, "ws")
-    found = compared(ws, replace(nothing, cell=replace(ws.cell, mode="http")))
-    assert found.batch is None
-    assert (found.ws.step_p50, found.http.step_p50) == (None, None)
+    comparison = compared(ws, replace(nothing, cell=replace(ws.cell, mode="http")))
+    assert comparison.batch is None
+    assert (comparison.ws.step_p50, comparison.http.step_p50) == (None, None)
 
 
 def test_each_wait_is_compared_by_itself():
@@ -193,7 +210,7 @@ def test_each_wait_is_compared_by_itself():
         return replace(summary, cell=replace(summary.cell, wait=wait))
 
     cells = [at(passing(32, mode), wait) for mode in ("ws", "http") for wait in (0.1, 1.0)]
-    assert [found.wait for found in compare_modes(a_view(*cells))] == [0.1, 1.0]
+    assert [comparison.wait for comparison in compare_modes(a_view(*cells))] == [0.1, 1.0]
 
 
 @pytest.mark.parametrize("mode", ["ws", "http"])
@@ -201,8 +218,8 @@ def test_one_mode_alone_is_compared_with_nothing(mode):
     view = a_view(passing(32, mode))
     run = a_run(PLACE, view)
     assert compare_modes(view) == ()
-    shown = "\n".join(line.text for line in run_lines(run)) + report_markdown(run) + step_summary(run)
-    assert "comparison" not in shown
+    output = "\n".join(line.text for line in run_lines(run)) + report_markdown(run) + step_summary(run)
+    assert "comparison" not in output
     assert run_document(run)["sweeps"][0]["protocols"] == []
     assert [name for name, _ in junit_properties(view) if "protocol" in name] == []
 
@@ -254,26 +271,26 @@ def test_markdown_and_the_github_summary_show_it_after_the_verdicts(golden, rend
     assert "## Verdicts" in head
     table, _, after = rest.strip().partition("\n\n")
     heads, _, row = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
-    said = dict(zip(heads, row, strict=True))
-    assert (said["ws max"], said["http max"], said["ratio"], said["winner"]) == ("128", "≥ 32", "≤ 4", "–")
-    assert (said["at batch"], said["ok ws / http"]) == ("32", "100.0 / 100.0 %")
+    cells = dict(zip(heads, row, strict=True))
+    assert (cells["ws max"], cells["http max"], cells["ratio"], cells["winner"]) == ("128", "≥ 32", "≤ 4", "–")
+    assert (cells["at batch"], cells["ok ws / http"]) == ("32", "100.0 / 100.0 %")
     golden([line for line in after.splitlines() if line.startswith("- local")])
     assert text.count("cannot hold an episode") == 1
 
 
 def test_json_has_every_figure():
     (sweep,) = json.loads(run_json(a_run(PLACE, a_view(*BOTH_LIMITED))))["sweeps"]
-    (found,) = sweep["protocols"]
-    assert (found["wait"], found["ratio"], found["winner"], found["batch"]) == (1.0, 4.0, "ws", 32)
-    assert found["ws"]["max_batch"] == 128
-    assert set(found["http"]) == {
+    (comparison,) = sweep["protocols"]
+    assert (comparison["wait"], comparison["ratio"], comparison["winner"], comparison["batch"]) == (1.0, 4.0, "ws", 32)
+    assert comparison["ws"]["max_batch"] == 128
+    assert set(comparison["http"]) == {
         *("mode", "outcome", "max_batch", "known", "success"),
         *("reset_p50", "step_p50", "step_p99", "total_p99", "doubtful_batch", "doubt", "episodes", "cap"),
     }
-    assert found["notes"] == []
+    assert comparison["notes"] == []
 
 
 def test_junit_has_winner_and_ratio_per_wait():
-    found = dict(junit_properties(a_view(*HTTP_DOUBTFUL)))
-    assert found["openenv_protocol_winner[wait=1]"] == "unknown"
-    assert found["openenv_protocol_ratio[wait=1]"] == "≤ 4"
+    properties = dict(junit_properties(a_view(*HTTP_DOUBTFUL)))
+    assert properties["openenv_protocol_winner[wait=1]"] == "unknown"
+    assert properties["openenv_protocol_ratio[wait=1]"] == "≤ 4"

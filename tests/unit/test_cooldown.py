@@ -48,14 +48,14 @@ class Server:
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch):
-    made: list[Server] = []
+    servers: list[Server] = []
 
-    def server(*given, **named) -> Server:
-        made.append(Server(*given, **named))
-        return made[0]
+    def server(*args, **named) -> Server:
+        servers.append(Server(*args, **named))
+        return servers[0]
 
-    monkeypatch.setattr(cooldown.time, "monotonic", lambda: made[0].now)
-    monkeypatch.setattr(cooldown.time, "sleep", lambda seconds: setattr(made[0], "now", made[0].now + seconds))
+    monkeypatch.setattr(cooldown.time, "monotonic", lambda: servers[0].now)
+    monkeypatch.setattr(cooldown.time, "sleep", lambda seconds: setattr(servers[0], "now", servers[0].now + seconds))
     return server
 
 

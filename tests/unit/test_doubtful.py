@@ -61,11 +61,11 @@ def test_a_verdict_that_stands_is_the_same_whichever_way_the_doubtful_sessions_h
 ):
     """By enumeration: each doubtful session fails, or succeeds at once, or after an hour."""
     limits = {"success": success, statistic: f"{allowed}s"}
-    told = passed(summary(rows_of([*doubtful, *certain], len(doubtful)), late=len(doubtful)), **limits)
+    verdict = passed(summary(rows_of([*doubtful, *certain], len(doubtful)), late=len(doubtful)), **limits)
     ways = itertools.product([None, 0.0, 3600.0], repeat=len(doubtful))
-    others = {passed(summary(rows_of([*way, *certain], 0), ()), **limits) for way in ways}
-    if told is not None:
-        assert others == {told}
+    others = {passed(summary(rows_of([*choice, *certain], 0), ()), **limits) for choice in ways}
+    if verdict is not None:
+        assert others == {verdict}
 
 
 def test_a_few_late_sessions_leave_a_verdict_as_it_is():
@@ -116,13 +116,13 @@ async def stalled(monkeypatch: pytest.MonkeyPatch, *, due: bool) -> ShareResult:
 
     async def script(peer: Peer) -> None:
         await peer.accept()
-        asked = 0
+        steps_asked = 0
         while (await peer.asked())["type"] != "close":
-            asked += 1
-            if asked == 2 and not due:
+            steps_asked += 1
+            if steps_asked == 2 and not due:
                 time.sleep(0.25)
             peer.say(observation())
-            if asked == 2 and due:
+            if steps_asked == 2 and due:
                 time.sleep(0.25)
         await peer.part()
 

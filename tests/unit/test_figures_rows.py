@@ -70,10 +70,10 @@ class TestConcurrency:
             a_row(at, reset_done_s=up, hold_latency=hold, closed_s=up + hold + stepping)
             for at, (up, hold, stepping) in enumerate(spans)
         ]
-        found = session_concurrency(part_of(tmp_path, rows))
-        if found is None:
+        concurrency = session_concurrency(part_of(tmp_path, rows))
+        if concurrency is None:
             return
-        for at, opened, stepping in zip(found.times, found.opened, found.stepping, strict=True):
+        for at, opened, stepping in zip(concurrency.times, concurrency.opened, concurrency.stepping, strict=True):
             # A session that begins or ends within a rounding error of a moment may count there or not.
             for counted, starts in (
                 (opened, [row.reset_done_s for row in rows]),
@@ -85,41 +85,41 @@ class TestConcurrency:
                 assert surely <= counted <= maybe
 
     def test_a_batch_is_asked_for_as_a_whole(self, tmp_path):
-        found = session_concurrency(part_of(tmp_path, [a_row(0), a_row(1), a_failure(2)]))
-        assert found is not None
-        assert set(found.asked) == {3}
-        assert max(found.opened) == 2
+        concurrency = session_concurrency(part_of(tmp_path, [a_row(0), a_row(1), a_failure(2)]))
+        assert concurrency is not None
+        assert set(concurrency.asked) == {3}
+        assert max(concurrency.opened) == 2
 
     def test_at_a_rate_asked_for_is_what_is_due_and_not_over(self, tmp_path):
         rows = [a_row(at, due_s=at * 1.0, reset_done_s=at + 0.1, closed_s=at + 0.5) for at in range(3)]
-        found = session_concurrency(part_of(tmp_path, rows, arrival="rate=1"))
-        assert found is not None
-        assert max(found.asked) == 1
-        assert 0 in found.asked[1:-1]
+        concurrency = session_concurrency(part_of(tmp_path, rows, arrival="rate=1"))
+        assert concurrency is not None
+        assert max(concurrency.asked) == 1
+        assert 0 in concurrency.asked[1:-1]
 
     def test_a_session_that_never_closed_stays_to_the_end(self, tmp_path):
-        found = session_concurrency(part_of(tmp_path, [a_row(0, reset_done_s=0.1, closed_s=None), a_row(1)]))
-        assert found is not None
-        assert found.opened[-1] >= 1
+        concurrency = session_concurrency(part_of(tmp_path, [a_row(0, reset_done_s=0.1, closed_s=None), a_row(1)]))
+        assert concurrency is not None
+        assert concurrency.opened[-1] >= 1
 
     def test_no_reset_is_no_concurrency(self, tmp_path):
         assert session_concurrency(part_of(tmp_path, [a_failure(0)])) is None
 
     def test_its_length_does_not_grow_with_the_rows(self, tmp_path):
         rows = [a_row(at, reset_done_s=at * 1e-3, closed_s=at * 1e-3 + 5) for at in range(5_000)]
-        found = session_concurrency(part_of(tmp_path, rows))
-        assert found is not None
-        assert len(found.times) <= 502
-        assert max(found.opened) == pytest.approx(5_000, rel=0.01)
+        concurrency = session_concurrency(part_of(tmp_path, rows))
+        assert concurrency is not None
+        assert len(concurrency.times) <= 502
+        assert max(concurrency.opened) == pytest.approx(5_000, rel=0.01)
 
 
 class TestFigures:
     def test_overhead_has_a_line_per_batch_that_ends_at_all_sessions(self, tmp_path):
         study = stored(tmp_path)
-        found = sessions.overhead_content(study, StudyRows.from_study(study))
-        assert found is not None
-        lines = found.frames["lines"]
-        assert found.facts["batches"] == [1, 8, 32, 128]
+        content = sessions.overhead_content(study, StudyRows.from_study(study))
+        assert content is not None
+        lines = content.frames["lines"]
+        assert content.facts["batches"] == [1, 8, 32, 128]
         keys = list(zip(lines["infrastructure"], lines["panel"], lines["batch"], strict=True))
         assert len(set(keys)) == 2 * 2 * 4
         for key in set(keys):
@@ -130,15 +130,15 @@ class TestFigures:
 
     def test_concurrency_shows_max_batch_and_the_first_that_fails(self, tmp_path):
         study = stored(tmp_path)
-        found = figure.concurrency_content(study, StudyRows.from_study(study))
-        assert found is not None
-        assert [panel for panel in found.facts["panels"] if "wait 1 s" in panel] == [
+        content = figure.concurrency_content(study, StudyRows.from_study(study))
+        assert content is not None
+        assert [panel for panel in content.facts["panels"] if "wait 1 s" in panel] == [
             f"local-{name}\nws · wait 1 s · batch {batch}"
             for name in ("hypercorn", "uvicorn")
             for batch in ("32 passes", "128 fails ✕")
         ]
         assert (
-            list(found.frames["peaks"]["text"])
+            list(content.frames["peaks"]["text"])
             == [
                 "at most 32 open of 32",
                 "at most 96 open of 128",
@@ -149,11 +149,11 @@ class TestFigures:
     def test_of_many_cells_the_longest_waits_are_shown_and_the_rest_is_told(self, tmp_path):
         curves = {("ws", wait): {1: (1.0, 0.004), 4: (0.5, 0.1)} for wait in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 1.0)}
         study = join_runs([stored_run(tmp_path, sample(curves=curves))])
-        found = figure.concurrency_content(study, StudyRows.from_study(study))
-        assert found is not None
-        assert len(found.facts["panels"]) == 2
-        assert all("wait 1 s" in panel for panel in found.facts["panels"])
-        assert found.notes[-1].startswith("12 more cells not shown")
+        content = figure.concurrency_content(study, StudyRows.from_study(study))
+        assert content is not None
+        assert len(content.facts["panels"]) == 2
+        assert all("wait 1 s" in panel for panel in content.facts["panels"])
+        assert content.notes[-1].startswith("12 more cells not shown")
 
     def test_a_damaged_part_is_left_out(self, tmp_path):
         study = stored(tmp_path)

@@ -31,7 +31,7 @@ ALL = {1: GOOD, 8: GOOD, 32: GOOD, 128: GOOD}
 NUMBER = re.compile(r"(?:[≥≤] |×)?\d+(?:,\d{3})*(?:\.\d+)?(?: %| (?:ms|µs|s)\b)?")
 
 
-def said(*samples: Sample) -> list[str]:
+def finding_texts(*samples: Sample) -> list[str]:
     return sentences(a_study(*samples))
 
 
@@ -52,12 +52,12 @@ def figures(text: str, study: Study) -> list[str]:
     return NUMBER.findall(re.sub(r"\w+_p\d\d|p\d\d", "", text))
 
 
-def shown(study: Study) -> set[str]:
+def cell_texts(study: Study) -> set[str]:
     return {cell.text for table in study_tables(study) for row in table.rows for cell in row}
 
 
-def twice(found: Sample) -> Sample:
-    return replace(found, reps=2)
+def twice(of: Sample) -> Sample:
+    return replace(of, reps=2)
 
 
 def test_the_infrastructure_that_holds_the_most_is_named_with_the_next(golden: Golden) -> None:
@@ -195,8 +195,8 @@ def test_a_wait_in_between_that_says_otherwise_leaves_nothing_to_say() -> None:
 def test_more_is_what_every_repetition_of_the_one_held_and_none_of_the_other(one, other) -> None:
     (first,), (second,) = (a_judged_sweep(8, 32, 128, latency=(0.1,) * 3, fails=fails).curves for fails in (one, other))
     if holds_more(first, second):
-        held, not_held = first.verdict.max_batches, second.verdict.max_batches
-        assert min(batch or 0 for batch in held) > max(batch or 0 for batch in not_held)
+        held_batches, not_held = first.verdict.max_batches, second.verdict.max_batches
+        assert min(batch or 0 for batch in held_batches) > max(batch or 0 for batch in not_held)
         assert not holds_more(second, first)
         assert not hold_equally_many(first, second)
     assert hold_equally_many(first, second) is hold_equally_many(second, first)
@@ -234,7 +234,7 @@ def test_a_cliff_of_latency_is_told_as_one(golden: Golden) -> None:
 
 
 def test_no_cliff_is_said_where_all_passes() -> None:
-    assert said(sample("a", ALL)) == []
+    assert finding_texts(sample("a", ALL)) == []
 
 
 def test_hosts_that_share_evenly_and_unevenly_are_told_apart(golden: Golden) -> None:
@@ -299,9 +299,9 @@ def test_perfect_scaling_is_an_efficiency_that_batches_in_between_cannot_take_aw
 
 def test_every_figure_of_a_study_of_everything_is_a_cell() -> None:
     study = a_study()
-    found = [(text, figure) for text in sentences(study) for figure in figures(text, study)]
-    assert len(found) > 30
-    assert [pair for pair in found if pair[1] not in shown(study)] == []
+    figures_found = [(text, figure) for text in sentences(study) for figure in figures(text, study)]
+    assert len(figures_found) > 30
+    assert [pair for pair in figures_found if pair[1] not in cell_texts(study)] == []
 
 
 def test_the_search_for_figures_finds_them() -> None:
@@ -319,7 +319,7 @@ batches = st.dictionaries(
     st.sampled_from([1, 2, 8, 32, 100, 128]),
     st.tuples(st.sampled_from([1.0, 0.96, 0.5, 0.0]), st.sampled_from([0.0, 0.01, 0.3, 4.0])),
     min_size=1,
-).map(lambda found: dict(sorted(found.items())))
+).map(lambda curves: dict(sorted(curves.items())))
 samples = st.builds(
     sample,
     st.sampled_from(["a", "local-uvicorn", "node-4", "7"]),
@@ -345,10 +345,10 @@ samples = st.builds(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(samples, min_size=1, max_size=4), st.booleans())
-def test_whatever_was_measured_every_figure_is_a_cell_and_nothing_is_said_twice(found, in_one_run) -> None:
-    study = join_runs([a_run_of(*found)]) if in_one_run else a_study(*found)
+def test_whatever_was_measured_every_figure_is_a_cell_and_nothing_is_said_twice(samples, in_one_run) -> None:
+    study = join_runs([a_run_of(*samples)]) if in_one_run else a_study(*samples)
     texts = sentences(study)
-    cells = shown(study)
+    cells = cell_texts(study)
     assert [(text, figure) for text in texts for figure in figures(text, study) if figure not in cells] == []
     assert [text for text, times in Counter(texts).items() if times > 1] == []
     subjects = Counter(

@@ -137,16 +137,16 @@ def test_of_a_host_with_two_families_the_address_that_listens_is_taken(monkeypat
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         nobody = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))
-        found = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
-        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [nobody, found])
+        address = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [nobody, address])
         route = prepare_route(f"http://localhost:{port}")
     assert (route.family, route.address) == (socket.AF_INET, ("127.0.0.1", port))
 
 
 def test_of_a_host_with_two_families_where_nothing_listens_the_first_is_taken(monkeypatch):
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        port = held.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
         first = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port))
         other = (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", port, 0, 0))
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [first, other])
@@ -171,18 +171,18 @@ REFUSAL = b"HTTP/1.1 503 Service Unavailable\r\nServer: envoy\r\nContent-Length:
 
 
 @pytest.mark.parametrize(
-    ("answer", "meant"),
+    ("answer", "meaning"),
     [
         (ACCEPTED, b""),
         (REFUSAL, Loss("handshake_status", "503", "HTTP 503 Service Unavailable from envoy: no room")),
     ],
 )
 @given(data=st.data())
-def test_an_answer_means_the_same_wherever_it_is_split(answer, meant, data):
+def test_an_answer_means_the_same_wherever_it_is_split(answer, meaning, data):
     cuts = data.draw(st.sets(st.integers(1, len(answer) - 1)))
     places = [0, *sorted(cuts), len(answer)]
     results = [read(answer[:end]) for _, end in pairwise(places)]
-    assert results == [None] * (len(places) - 2) + [meant]
+    assert results == [None] * (len(places) - 2) + [meaning]
 
 
 @pytest.mark.parametrize(

@@ -51,18 +51,18 @@ def test_a_metric_of_a_batch_is_taken_where_all_runs_measured_it_and_none_failed
 
 
 @pytest.mark.parametrize(
-    ("metric", "known"),
+    ("metric", "certainties"),
     [("total_p99", ["exact", "inconclusive"]), ("rps", ["exact", "inconclusive"]), ("success", ["exact"] * 2)],
 )
-def test_what_is_left_of_a_batch_that_fails_shows_no_progress(metric, known):
+def test_what_is_left_of_a_batch_that_fails_shows_no_progress(metric, certainties):
     held, failed = a_judged_sweep(8, 32), a_judged_sweep(8, 32, fails=(32,), latency=(0.05,))
     (curve,) = histories([a_measured_run(held), a_measured_run(failed, day=1)], metric, batch=32)
-    assert [point.known for point in curve.points] == known
+    assert [point.known for point in curve.points] == certainties
     late = a_judged_sweep(8, 32, late=(32,), mode="http")
     (curve,) = histories(
         [a_measured_run(a_judged_sweep(8, 32, mode="http")), a_measured_run(late, day=1)], metric, batch=32
     )
-    assert [point.known for point in curve.points] == known
+    assert [point.known for point in curve.points] == certainties
 
 
 def test_curves_of_different_waits_and_modes_have_histories_of_their_own():

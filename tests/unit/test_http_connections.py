@@ -26,25 +26,25 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the kernel tells 
 async def play_over(connections: str, script, **details):
     """The rows of a cell with this kind of connections, and how many were made."""
     async with scripted(script) as server:
-        asked = order(server.url, mode="http", http_connections=connections, **details)
-        rows, _ = await play_share(asked)
+        request = order(server.url, mode="http", http_connections=connections, **details)
+        rows, _ = await play_share(request)
         return rows, len(server.peers)
 
 
 async def heads_over(connections: str, **details) -> list[str]:
     """The heads of all requests of a cell."""
-    heard: list[str] = []
+    heads: list[str] = []
 
     async def script(peer: Peer) -> None:
         while True:
             head = (await peer.head()).decode().lower()
             length = head.partition("content-length:")[2].split("\r\n")[0]
             await peer.reader.readexactly(int(length))
-            heard.append(head)
+            heads.append(head)
             answer(peer, OBSERVATION)
 
     await play_over(connections, script, **details)
-    return heard
+    return heads
 
 
 async def test_a_session_keeps_one_connection_of_its_own():
@@ -111,8 +111,8 @@ async def test_a_connection_made_for_a_step_is_part_of_it_and_the_first_one_is_a
     record, lags = SessionRecord(0, 0.0), AnswerLags()
     reset = Timing(10.0, 10.5, False, 11.0, 12.0, connect_lag_s=0.1, answer_lag_s=0.2)
     step = Timing(20.0, 20.25, False, 20.5, 22.0, connect_lag_s=0.01, answer_lag_s=0.02)
-    kept = Timing(None, None, True, 30.0, 31.0, answer_lag_s=0.04)
-    session = HttpSession(record, GivenTimes(reset, step, kept), lags)
+    kept_open = Timing(None, None, True, 30.0, 31.0, answer_lag_s=0.04)
+    session = HttpSession(record, GivenTimes(reset, step, kept_open), lags)
     await session.reset(b"{}", 1)
     await session.step(b"{}", 1)
     await session.step(b"{}", 1)
@@ -157,15 +157,15 @@ async def test_websockets_have_no_such_lag():
 
 
 async def test_sessions_reset_with_seeds_of_their_own():
-    heard: list[dict] = []
+    bodies: list[dict] = []
 
     async def script(peer: Peer) -> None:
         while True:
             path, body = await posted(peer)
-            heard.extend([body] if path == "/reset" else [])
+            bodies.extend([body] if path == "/reset" else [])
             answer(peer, OBSERVATION)
 
     workload = Workload(({"op": 1},), reset={"seed": "$seed"})
     async with scripted(script) as server:
         await play(server.url, mode="http", batch=3, workload=workload, seed=40)
-    assert sorted(body["seed"] for body in heard) == [40, 41, 42]
+    assert sorted(body["seed"] for body in bodies) == [40, 41, 42]

@@ -47,8 +47,8 @@ def test_more_than_5_ms_at_the_median_or_40_ms_at_p99_is_a_finding(p50, p99):
 
 
 def test_the_finding_has_the_figures_and_the_remedy(golden):
-    (found,) = check_answer_lags(lagging(0.012, 0.08))
-    golden(found.message)
+    (finding,) = check_answer_lags(lagging(0.012, 0.08))
+    golden(finding.message)
 
 
 def test_the_worst_phase_counts():
@@ -185,8 +185,8 @@ PLAIN = Workload(({"wait_seconds": "$wait"},))
 def test_a_loop_that_is_blocked_again_and_again_is_found(environment, generators, actions):
     (actions / "blocking.py").write_text(BLOCKING)
     workload = Workload(function="blocking:plant")
-    asked = order(environment, batch=8, steps=25, wait=0.01, mode="http", arrival="hold", workload=workload)
-    result = generators(1).run_cell(asked)
+    request = order(environment, batch=8, steps=25, wait=0.01, mode="http", arrival="hold", workload=workload)
+    result = generators(1).run_cell(request)
     assert "http_lag" in kinds(result)
     assert result.client.answer_lag_p99_s is not None
     assert result.client.answer_lag_p99_s > 0.04
@@ -196,11 +196,11 @@ def test_a_loop_that_is_blocked_again_and_again_is_found(environment, generators
 def test_the_same_cell_without_it_has_no_such_finding(environment, generators, actions):
     (actions / "free.py").write_text(FREE)
     workload = Workload(function="free:act")
-    asked = order(environment, batch=8, steps=25, wait=0.01, mode="http", arrival="hold", workload=workload)
+    request = order(environment, batch=8, steps=25, wait=0.01, mode="http", arrival="hold", workload=workload)
     # Processes of its own: those of the other test are still blocked now and then.
     # A machine that is busy with something else may be late by itself: once in three is enough.
     for _ in range(3):
-        result = generators(2).run_cell(asked)
+        result = generators(2).run_cell(request)
         if "http_lag" not in kinds(result):
             return
     pytest.fail(f"every undisturbed cell was found to lag: {result.client}")

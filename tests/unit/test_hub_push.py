@@ -80,9 +80,9 @@ def test_a_folder_of_another_name_would_come_back_as_another_run(golden: Golden,
 
 
 def test_only_whole_runs_are_found_in_a_dataset() -> None:
-    whole = ["runs/a/manifest.json", "runs/a/sessions.parquet/x.parquet"]
+    whole_run_files = ["runs/a/manifest.json", "runs/a/sessions.parquet/x.parquet"]
     strange = ["runs/b/report.md", "runs/../manifest.json", "runs/a/../../x", "runs/a/.git/config", "manifest.json"]
-    assert runs_in_dataset([*whole, *strange]) == {"a": ["manifest.json", "sessions.parquet/x.parquet"]}
+    assert runs_in_dataset([*whole_run_files, *strange]) == {"a": ["manifest.json", "sessions.parquet/x.parquet"]}
 
 
 def test_a_dry_run_lists_files_shows_the_card_and_opens_no_network(

@@ -41,11 +41,11 @@ def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def connection(local: str, remote: str, state: str = "01") -> str:
     """A line of /proc/net/tcp."""
 
-    def place(text: str) -> str:
+    def hex_address(text: str) -> str:
         host, _, port = text.rpartition(":")
         return f"{client_resources._kernel_address(host)}:{int(port):04X}"
 
-    return f"   0: {place(local)} {place(remote)} {state} 00000000:00000000 00:00000000 00000000  0 0 1\n"
+    return f"   0: {hex_address(local)} {hex_address(remote)} {state} 00000000:00000000 00:00000000 00000000  0 0 1\n"
 
 
 # Ports
@@ -183,31 +183,31 @@ def test_sources_are_loopback_addresses_of_their_own():
 @pytest.mark.parametrize("urls", [1, 2, 3])
 @pytest.mark.parametrize("sources", [0, 1, 2, 3])
 def test_every_url_gets_its_share_from_every_source(processes, urls, sources):
-    asked = order(*(f"http://127.0.0.1:{port}" for port in range(1, urls + 1)), batch=360)
+    request = order(*(f"http://127.0.0.1:{port}" for port in range(1, urls + 1)), batch=360)
     seen: dict[tuple[str, str | None], int] = {}
     for process in range(processes):
         names = tuple(f"127.0.{process}.{number}" for number in range(sources))
-        mine = Prepare(asked, process, processes, names)
+        mine = Prepare(request, process, processes, names)
         for number in mine.sessions:
             assert mine.route(number) == mine.route(mine.sessions[(number // processes) % mine.routes])
             seen[mine.route(number)] = seen.get(mine.route(number), 0) + 1
-    by_url = {url: [count for (to, _), count in seen.items() if to == url] for url in asked.urls}
+    by_url = {url: [count for (to, _), count in seen.items() if to == url] for url in request.urls}
     assert {sum(counts) for counts in by_url.values()} == {360 // urls}
     assert all(max(counts) - min(counts) <= urls for counts in by_url.values())
 
 
 async def test_the_sessions_of_a_share_come_from_its_sources_in_turn(monkeypatch):
-    seen: list[str] = []
+    addresses: list[str] = []
 
     async def script(peer: Peer) -> None:
-        seen.append(peer.writer.get_extra_info("peername")[0])
+        addresses.append(peer.writer.get_extra_info("peername")[0])
         await good(peer)
 
-    monkeypatch.setattr("playing.Prepare", lambda *given: Prepare(*given, sources=("127.0.1.7", "127.0.1.8")))
+    monkeypatch.setattr("playing.Prepare", lambda *args: Prepare(*args, sources=("127.0.1.7", "127.0.1.8")))
     async with scripted(script) as server:
         rows = await play(server.url, batch=10)
     assert [row.success for row in rows] == [True] * 10
-    assert sorted(seen) == ["127.0.1.7"] * 5 + ["127.0.1.8"] * 5
+    assert sorted(addresses) == ["127.0.1.7"] * 5 + ["127.0.1.8"] * 5
 
 
 # Before a cell
@@ -215,8 +215,8 @@ async def test_the_sessions_of_a_share_come_from_its_sources_in_turn(monkeypatch
 
 def test_sessions_that_follow_each_other_are_not_refused_beforehand(proc):
     proc(tcp=TCP_HEAD, range="40000 40099")
-    held = client_health.check_resources(order("http://10.0.0.1:80", batch=200, arrival="hold"), 1)
-    assert [finding.kind for finding in held.findings] == ["ports"]
+    resources = client_health.check_resources(order("http://10.0.0.1:80", batch=200, arrival="hold"), 1)
+    assert [finding.kind for finding in resources.findings] == ["ports"]
     assert client_health.check_resources(order("http://10.0.0.1:80", batch=200, arrival="rate=10"), 1).findings == ()
 
 

@@ -127,8 +127,8 @@ def test_a_wrong_argument_of_scaling_is_refused(golden, arguments):
 
 
 def test_limits_hold_checked_values():
-    found = slo(max_batch="256", success="95%", total_p99="2.5s", wait="1s", mode="ws")
-    assert found == Slo((Limit("max_batch", 256), Limit("success", 0.95), Limit("total_p99", 2.5)), 1.0, "ws")
+    limits = slo(max_batch="256", success="95%", total_p99="2.5s", wait="1s", mode="ws")
+    assert limits == Slo((Limit("max_batch", 256), Limit("success", 0.95), Limit("total_p99", 2.5)), 1.0, "ws")
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ def test_function_outranks_class_outranks_module_per_argument(collect, name, exp
 
 
 def test_limits_come_nearest_first(collect):
-    found = slo_marks(collect(NESTED)["test_near"])
-    assert [each.limit("max_batch").allowed for each in found] == [3, 2, 1]
+    marks = slo_marks(collect(NESTED)["test_near"])
+    assert [each.limit("max_batch").allowed for each in marks] == [3, 2, 1]
 
 
 def test_a_single_mark_of_a_module_counts(collect):

@@ -32,23 +32,23 @@ def refused(settle: Resolve, *arguments: str, ini: str = "", file: str = "tox.in
 
 
 def test_nothing_written_gives_the_defaults(settle, pytester):
-    found = settle()
-    assert found.targets == (parse_target("local"),)
-    assert found.batches == (1, 8, 32, 128)
-    assert found.waits == (0.1, 1.0)
-    assert (found.reps, found.steps, found.seed) == (1, 1, 0)
-    assert found.modes == ("ws",)
-    assert found.arrival == Arrival("hold")
-    assert found.timeout == 120.0
-    assert (found.action, found.reset, found.note, found.json, found.processes) == (None,) * 5
-    assert (found.until_done, found.full_grid) == (False, False)
-    assert found.slo == ()
-    assert found.inconclusive == "fail"
-    assert found.headers == {}
-    assert found.results == pytester.path / "openenv-results"
-    assert found.report == ("md",)
-    assert set(found.sources.values()) == {"default"}
-    assert found.command_line == {}
+    settings = settle()
+    assert settings.targets == (parse_target("local"),)
+    assert settings.batches == (1, 8, 32, 128)
+    assert settings.waits == (0.1, 1.0)
+    assert (settings.reps, settings.steps, settings.seed) == (1, 1, 0)
+    assert settings.modes == ("ws",)
+    assert settings.arrival == Arrival("hold")
+    assert settings.timeout == 120.0
+    assert (settings.action, settings.reset, settings.note, settings.json, settings.processes) == (None,) * 5
+    assert (settings.until_done, settings.full_grid) == (False, False)
+    assert settings.slo == ()
+    assert settings.inconclusive == "fail"
+    assert settings.headers == {}
+    assert settings.results == pytester.path / "openenv-results"
+    assert settings.report == ("md",)
+    assert set(settings.sources.values()) == {"default"}
+    assert settings.command_line == {}
 
 
 CASES = [
@@ -84,20 +84,20 @@ def test_every_option_is_read_in_some_way():
 
 @pytest.mark.parametrize(("option", "text", "field", "value"), CASES)
 def test_the_command_line_is_read(settle, option, text, field, value):
-    found = settle(f"--openenv-{option}={text}")
-    assert getattr(found, field) == value
-    assert found.sources[option] == "command line"
+    settings = settle(f"--openenv-{option}={text}")
+    assert getattr(settings, field) == value
+    assert settings.sources[option] == "command line"
 
 
 @pytest.mark.parametrize(("option", "text", "field", "value"), CASES)
 def test_ini_is_read(settle, option, text, field, value):
-    found = settle(ini=f"openenv_{option.replace('-', '_')} = {text}")
-    assert getattr(found, field) == value
-    assert found.sources[option] == "ini"
+    settings = settle(ini=f"openenv_{option.replace('-', '_')} = {text}")
+    assert getattr(settings, field) == value
+    assert settings.sources[option] == "ini"
 
 
 @pytest.mark.parametrize(
-    ("option", "said", "ini", "field", "value"),
+    ("option", "text_given", "ini", "field", "value"),
     [
         ("batches", "4", "8", "batches", (4,)),
         ("reps", "2", "5", "reps", 2),
@@ -106,10 +106,10 @@ def test_ini_is_read(settle, option, text, field, value):
         ("processes", "auto", "4", "processes", None),
     ],
 )
-def test_the_command_line_outranks_ini(settle, option, said, ini, field, value):
-    found = settle(f"--openenv-{option}={said}", ini=f"openenv_{option} = {ini}")
-    assert getattr(found, field) == value
-    assert found.sources[option] == "command line"
+def test_the_command_line_outranks_ini(settle, option, text_given, ini, field, value):
+    settings = settle(f"--openenv-{option}={text_given}", ini=f"openenv_{option} = {ini}")
+    assert getattr(settings, field) == value
+    assert settings.sources[option] == "command line"
 
 
 @pytest.mark.parametrize("flag", ["until-done", "full-grid"])
@@ -124,20 +124,20 @@ def test_a_flag_is_on_when_it_is_written(settle, flag):
 
 def test_lists_and_numbers_of_toml_are_read(settle):
     ini = 'openenv_target = ["local", "local,server=uvicorn"]\nopenenv_reps = 2\nopenenv_full_grid = true'
-    found = settle(ini=ini, file="pyproject.toml")
-    assert [str(spec) for spec in found.targets] == ["local", "local,server=uvicorn"]
-    assert found.reps == 2
-    assert found.full_grid is True
+    settings = settle(ini=ini, file="pyproject.toml")
+    assert [str(spec) for spec in settings.targets] == ["local", "local,server=uvicorn"]
+    assert settings.reps == 2
+    assert settings.full_grid is True
 
 
 def test_targets_repeat_and_are_kept_once_in_their_order(settle):
-    found = settle("--openenv-target=local,b=1,a=2", "--openenv-target", "local", "--openenv-target=local,a=2,b=1")
-    assert [str(spec) for spec in found.targets] == ["local,a=2,b=1", "local"]
+    settings = settle("--openenv-target=local,b=1,a=2", "--openenv-target", "local", "--openenv-target=local,a=2,b=1")
+    assert [str(spec) for spec in settings.targets] == ["local,a=2,b=1", "local"]
 
 
 def test_ini_names_one_target_per_line(settle):
-    found = settle(ini="openenv_target =\n  local\n  local,server=uvicorn")
-    assert [str(spec) for spec in found.targets] == ["local", "local,server=uvicorn"]
+    settings = settle(ini="openenv_target =\n  local\n  local,server=uvicorn")
+    assert [str(spec) for spec in settings.targets] == ["local", "local,server=uvicorn"]
 
 
 WRONG = [
@@ -209,10 +209,10 @@ def test_an_empty_list_of_targets_is_refused(golden, settle):
 
 
 def test_a_url_becomes_the_one_target(settle):
-    found = settle("--openenv-url", "http://a:1/p,http://b:2,cores=8")
-    assert found.targets == (parse_target("http://a:1/p,http://b:2,cores=8"),)
-    assert found.sources["target"] == "command line"
-    assert "url" not in found.sources
+    settings = settle("--openenv-url", "http://a:1/p,http://b:2,cores=8")
+    assert settings.targets == (parse_target("http://a:1/p,http://b:2,cores=8"),)
+    assert settings.sources["target"] == "command line"
+    assert "url" not in settings.sources
 
 
 @pytest.mark.parametrize(
@@ -227,14 +227,14 @@ def test_a_url_and_a_target_in_one_place_contradict_each_other(golden, settle, a
 
 
 def test_a_url_on_the_command_line_outranks_a_target_in_ini(settle):
-    found = settle("--openenv-url=http://h", ini="openenv_target = local,workers=2")
-    assert found.targets == (parse_target("http://h"),)
+    settings = settle("--openenv-url=http://h", ini="openenv_target = local,workers=2")
+    assert settings.targets == (parse_target("http://h"),)
 
 
 def test_a_target_on_the_command_line_outranks_a_url_in_ini(settle):
-    found = settle("--openenv-target=local", ini="openenv_url = http://h")
-    assert found.targets == (parse_target("local"),)
-    assert found.sources["target"] == "command line"
+    settings = settle("--openenv-target=local", ini="openenv_url = http://h")
+    assert settings.targets == (parse_target("local"),)
+    assert settings.sources["target"] == "command line"
 
 
 @pytest.mark.parametrize(
@@ -249,12 +249,14 @@ def test_a_target_on_the_command_line_outranks_a_url_in_ini(settle):
         "\ufeffOPENENV_URL=http://h:1",
     ],
 )
-@pytest.mark.parametrize("place", ["command line", "ini"])
-def test_a_url_is_read_from_a_file(settle, pytester, line, place):
+@pytest.mark.parametrize("source", ["command line", "ini"])
+def test_a_url_is_read_from_a_file(settle, pytester, line, source):
     pytester.path.joinpath("my.env").write_text(line + "\n", encoding="utf-8")
-    found = settle("--openenv-url=env:my.env") if place == "command line" else settle(ini="openenv_url = env:my.env")
-    assert found.targets == (parse_target("http://h:1"),)
-    assert found.sources["target"] == place
+    settings = (
+        settle("--openenv-url=env:my.env") if source == "command line" else settle(ini="openenv_url = env:my.env")
+    )
+    assert settings.targets == (parse_target("http://h:1"),)
+    assert settings.sources["target"] == source
 
 
 @pytest.mark.parametrize(
@@ -302,34 +304,34 @@ def test_env_without_a_file_is_refused(settle):
 
 
 def test_limits_repeat_join_by_commas_and_the_last_of_one_name_counts(settle):
-    found = settle("--openenv-slo=max_batch>=8,success>=90%", "--openenv-slo", "max_batch>=16")
-    assert found.slo == (Limit("max_batch", 16, "command line"), Limit("success", 0.9, "command line"))
+    settings = settle("--openenv-slo=max_batch>=8,success>=90%", "--openenv-slo", "max_batch>=16")
+    assert settings.slo == (Limit("max_batch", 16, "command line"), Limit("success", 0.9, "command line"))
 
 
 def test_limits_of_command_line_and_ini_are_both_kept(settle):
-    found = settle("--openenv-slo=max_batch>=8", ini="openenv_slo =\n  max_batch>=4\n  rps>=1")
-    assert [(limit.text, limit.source) for limit in found.slo] == [
+    settings = settle("--openenv-slo=max_batch>=8", ini="openenv_slo =\n  max_batch>=4\n  rps>=1")
+    assert [(limit.text, limit.source) for limit in settings.slo] == [
         ("max_batch ≥ 8", "command line"),
         ("max_batch ≥ 4", "ini"),
         ("rps ≥ 1/s", "ini"),
     ]
-    assert found.sources["slo"] == "command line"
+    assert settings.sources["slo"] == "command line"
 
 
 def test_headers_repeat_and_are_never_shown(settle, monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "Bearer hunter2")
-    found = settle("--openenv-header", "X-A: hunter2", "--openenv-header=Authorization: env:MY_TOKEN")
-    assert found.headers == {"X-A": "hunter2", "Authorization": "Bearer hunter2"}
-    assert "hunter2" not in repr(found)
-    assert "header" not in found.command_line
+    settings = settle("--openenv-header", "X-A: hunter2", "--openenv-header=Authorization: env:MY_TOKEN")
+    assert settings.headers == {"X-A": "hunter2", "Authorization": "Bearer hunter2"}
+    assert "hunter2" not in repr(settings)
+    assert "header" not in settings.command_line
 
 
 def test_ini_reads_headers_from_the_environment_only(settle, monkeypatch):
     monkeypatch.setenv("MY_TOKEN", "hunter2")
-    found = settle(
+    settings = settle(
         "--openenv-header=x-token: mine", ini="openenv_header =\n  X-Token: env:MY_TOKEN\n  X-B: env:MY_TOKEN"
     )
-    assert found.headers == {"x-token": "mine", "X-B": "hunter2"}
+    assert settings.headers == {"x-token": "mine", "X-B": "hunter2"}
 
 
 @pytest.mark.parametrize(
@@ -356,31 +358,31 @@ def test_a_variable_that_cannot_be_a_header_is_refused(settle, monkeypatch):
 
 
 def test_paths_of_the_command_line_start_where_pytest_was_started(settle, pytester):
-    found = settle("--openenv-results=runs", "--openenv-json=out/report.json")
-    assert found.results == pytester.path / "runs"
-    assert found.json == pytester.path / "out/report.json"
+    settings = settle("--openenv-results=runs", "--openenv-json=out/report.json")
+    assert settings.results == pytester.path / "runs"
+    assert settings.json == pytester.path / "out/report.json"
 
 
 def test_paths_of_ini_start_at_its_file(settle, pytester, monkeypatch):
     inner = pytester.mkdir("inner")
     monkeypatch.chdir(inner)
-    found = settle(ini="openenv_results = runs\nopenenv_json = /tmp/x.json")
-    assert found.results == pytester.path / "runs"
-    assert found.json == Path("/tmp/x.json")
+    settings = settle(ini="openenv_results = runs\nopenenv_json = /tmp/x.json")
+    assert settings.results == pytester.path / "runs"
+    assert settings.json == Path("/tmp/x.json")
 
 
 # What others rely on
 
 
 def test_settings_travel_to_other_processes(settle):
-    found = settle("--openenv-target=local,workers=2", "--openenv-slo=max_batch>=8", '--openenv-action={"a": 1}')
-    assert pickle.loads(pickle.dumps(found)) == found
+    settings = settle("--openenv-target=local,workers=2", "--openenv-slo=max_batch>=8", '--openenv-action={"a": 1}')
+    assert pickle.loads(pickle.dumps(settings)) == settings
 
 
 def test_a_password_in_a_url_is_not_in_the_repr(settle):
-    found = settle("--openenv-url=http://u:hunter2@h/x?k=hunter2")
-    assert found.targets[0].urls == ("http://u:hunter2@h/x?k=hunter2",)
-    assert "hunter2" not in repr(found)
+    settings = settle("--openenv-url=http://u:hunter2@h/x?k=hunter2")
+    assert settings.targets[0].urls == ("http://u:hunter2@h/x?k=hunter2",)
+    assert "hunter2" not in repr(settings)
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)

@@ -59,8 +59,8 @@ def test_load_processes_find_a_user_s_modules_but_no_namesakes_of_the_library(en
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
     with LoadGenerator(1) as generator:
-        asked = order(environment, batch=4, workload=Workload((), function="moves:act"))
-        result = generator.run_cell(asked)
+        request = order(environment, batch=4, workload=Workload((), function="moves:act"))
+        result = generator.run_cell(request)
     assert [row.error_message for row in result.rows] == [None] * 4
 
 
@@ -91,8 +91,8 @@ def test_what_a_user_names_is_the_user_s_also_under_a_name_of_the_library(tmp_pa
     monkeypatch.setattr(sys, "path", standard_library_first([str(tmp_path), *sys.path]))
     for name in ("turtledemo", "turtledemo.moves"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    found = import_user_module("turtledemo.moves" if package else "turtledemo")
-    assert getattr(found, "mine", False)
+    module = import_user_module("turtledemo.moves" if package else "turtledemo")
+    assert getattr(module, "mine", False)
     for name in ("turtledemo", "turtledemo.moves"):
         sys.modules.pop(name, None)
 
@@ -141,10 +141,10 @@ def test_how_and_why_a_load_process_ended_is_in_the_rows_and_in_the_finding(gold
     assert {row.error_message for row in result.rows} == {f"load process {words}: {why}"}
     (died,) = [finding for finding in result.findings if finding.kind == "process_died"]
     golden(died.message)
-    shown = capfd.readouterr().err
-    assert shown.count(why) == 1
-    assert len(shown) <= 64 * 1024
-    assert "hunter2" not in shown
+    errors = capfd.readouterr().err
+    assert errors.count(why) == 1
+    assert len(errors) <= 64 * 1024
+    assert "hunter2" not in errors
 
 
 def test_a_load_process_that_says_nothing_is_told_without_a_reason(golden, ended):

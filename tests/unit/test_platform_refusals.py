@@ -39,9 +39,9 @@ def only(summary: CellSummary) -> Refusal:
 
 
 def test_handshakes_turned_away_while_others_are_held_are_the_platforms() -> None:
-    found = only(on_a_space(RESET, peak_concurrency=40, limits={"workers": 2, "max_envs": 100}))
-    assert (found.cause, found.count) == ("platform_connections", 24)
-    assert (found.words, found.figures["held"], found.figures["slots"]) == ("connection reset", 40, 200)
+    refusal = only(on_a_space(RESET, peak_concurrency=40, limits={"workers": 2, "max_envs": 100}))
+    assert (refusal.cause, refusal.count) == ("platform_connections", 24)
+    assert (refusal.words, refusal.figures["held"], refusal.figures["slots"]) == ("connection reset", 40, 200)
 
 
 @pytest.mark.parametrize("target", ["https://alice-env.hf.space", "local"])
@@ -54,8 +54,8 @@ def test_a_space_where_no_session_came_about_is_not_said_to_have_a_cap() -> None
 
 
 def test_what_broke_off_later_is_not_a_cap() -> None:
-    lost = ErrorCount("step", "closed_early", "1006", 24, None)
-    assert causes(on_a_space(lost, peak_concurrency=40)) == ["cut"]
+    cut = ErrorCount("step", "closed_early", "1006", 24, None)
+    assert causes(on_a_space(cut, peak_concurrency=40)) == ["cut"]
 
 
 def test_a_server_out_of_descriptors_keeps_the_blame() -> None:
@@ -77,33 +77,33 @@ def test_503_on_a_space_is_uvicorns_only_where_uvicorn_says_so() -> None:
 @pytest.mark.parametrize("server", ["uvicorn", "hypercorn-h11", "Python/3.12 aiohttp/3.13"])
 @pytest.mark.parametrize("code", ["429", "502", "503"])
 def test_an_answer_in_the_name_of_the_server_is_never_the_platforms(code: str, server: str) -> None:
-    found = only(on_a_space(status(code, f"HTTP {code} from {server}"), peak_concurrency=40))
-    assert (found.cause.startswith("platform"), found.count) == (False, 8)
+    refusal = only(on_a_space(status(code, f"HTTP {code} from {server}"), peak_concurrency=40))
+    assert (refusal.cause.startswith("platform"), refusal.count) == (False, 8)
 
 
 def test_a_server_that_died_in_its_space_is_not_the_platforms_doing() -> None:
     ending = ExitStatus.parse("the Space stopped with an error (stage RUNTIME_ERROR): OOM")
-    found = only(on_a_space(RESET, status("503"), peak_concurrency=40, server_exit=ending))
-    assert (found.cause, found.count, found.exit) == ("server_died", 32, ending)
+    refusal = only(on_a_space(RESET, status("503"), peak_concurrency=40, server_exit=ending))
+    assert (refusal.cause, refusal.count, refusal.exit) == ("server_died", 32, ending)
 
 
 def test_429_keeps_how_long_to_wait() -> None:
     words = "HTTP 429 Too Many Requests (Retry-After: 30 s)"
-    found = only(on_a_space(status("429", words), peak_concurrency=8))
-    assert (found.cause, found.words, found.figures["held"]) == ("platform_rate", words, 8)
+    refusal = only(on_a_space(status("429", words), peak_concurrency=8))
+    assert (refusal.cause, refusal.words, refusal.figures["held"]) == ("platform_rate", words, 8)
 
 
 def test_http_endpoints_that_are_not_reachable_are_the_platforms() -> None:
     missing = replace(status("404"), phase="reset")
-    found = only(on_a_space(missing, mode="http", successful=0, peak_concurrency=0))
-    assert (found.cause, found.figures["status"]) == ("http_unreachable", "404")
+    refusal = only(on_a_space(missing, mode="http", successful=0, peak_concurrency=0))
+    assert (refusal.cause, refusal.figures["status"]) == ("http_unreachable", "404")
 
 
 @pytest.mark.parametrize("stage", ["SLEEPING", "BUILDING"])
 def test_a_space_that_left_its_stage_is_not_a_server_that_died(stage: str) -> None:
     ending = ExitStatus("stage", f"the Space is not there (stage {stage})", stage=stage)
     summary = on_a_space(RESET, status("503"), peak_concurrency=40, server_exit=ending)
-    found = only(summary)
-    assert (found.cause, found.count, found.exit) == ("platform_stage", 32, ending)
+    refusal = only(summary)
+    assert (refusal.cause, refusal.count, refusal.exit) == ("platform_stage", 32, ending)
     verdict = judge_cell(64, [summary], Slo(()), 1)
     assert [reason.exit for reason in verdict.reasons if reason.kind == "server_died"] == [ending]

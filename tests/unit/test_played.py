@@ -33,8 +33,8 @@ def environment(*, reset: Any = None, step: Any = None, wait_s: float = 0.0):
         await peer.accept()
         opened += 1
         try:
-            while (asked := await peer.asked())["type"] != "close":
-                if asked["type"] == "reset":
+            while (message := await peer.asked())["type"] != "close":
+                if message["type"] == "reset":
                     peer.say(reset or observation())
                     continue
                 await asyncio.sleep(wait_s)
@@ -143,10 +143,10 @@ async def test_a_curve_whose_limit_is_below_its_wait_is_named_and_left_out(tmp_p
     assert (sweep.outcome, [curve.wait for curve in sweep.curves]) == (Outcome.MET, [0.05])
     left_out = "ws at wait 60 s is left out: total_p99 ≤ 30 s is below the wait"
     assert [note for note in notes if "left out" in note] == [f"test_scale.py::test_it: {left_out}"]
-    again = load_run(sweep.run_dir)
-    assert again.sweeps[0].record.left_out == (left_out,)
-    assert encode(again.sweeps[0].curves) == encode(sweep.view.curves)
-    assert left_out in [line.text for line in reason_lines(again.sweeps[0].curves[0])]
+    loaded = load_run(sweep.run_dir)
+    assert loaded.sweeps[0].record.left_out == (left_out,)
+    assert encode(loaded.sweeps[0].curves) == encode(sweep.view.curves)
+    assert left_out in [line.text for line in reason_lines(loaded.sweeps[0].curves[0])]
 
 
 async def test_where_no_curve_is_left_nothing_is_measured_and_one_line_says_why(tmp_path):
@@ -167,8 +167,8 @@ async def test_a_mode_that_ignores_waits_takes_them_from_itself_alone(tmp_path):
                 body = b'{"observation": {}, "reward": null, "done": false}'
                 peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
             peer.send(accepted(head))
-            while (asked := await peer.asked())["type"] != "close":
-                await asyncio.sleep(0.12 if asked["type"] == "step" else 0.0)
+            while (message := await peer.asked())["type"] != "close":
+                await asyncio.sleep(0.12 if message["type"] == "step" else 0.0)
                 peer.say(observation())
             await peer.part()
 
@@ -178,8 +178,8 @@ async def test_a_mode_that_ignores_waits_takes_them_from_itself_alone(tmp_path):
     assert [(cell.cell.mode, cell.cell.wait, cell.success_rate) for cell in sweep.cells] == [
         (mode, wait, 1.0) for mode, wait in expected
     ]
-    again = load_run(sweep.run_dir).sweeps[0]
-    assert encode(again.curves) == encode(sweep.view.curves)
+    loaded = load_run(sweep.run_dir).sweeps[0]
+    assert encode(loaded.curves) == encode(sweep.view.curves)
 
 
 async def test_a_limit_below_a_wait_that_is_ignored_is_judged(tmp_path):
@@ -199,8 +199,8 @@ async def test_no_overhead_is_negative_where_some_steps_wait_less_than_asked(tmp
 
     async def impatient(peer: Peer) -> None:
         await peer.accept()
-        while (asked := await peer.asked())["type"] != "close":
-            await asyncio.sleep(next(alone, 0.0) if asked["type"] == "step" else 0.0)
+        while (message := await peer.asked())["type"] != "close":
+            await asyncio.sleep(next(alone, 0.0) if message["type"] == "step" else 0.0)
             peer.say(observation())
         await peer.part()
 

@@ -144,7 +144,7 @@ def test_the_limit_is_the_servers_word_or_else_the_targets_setting(message, limi
 
 
 @pytest.mark.parametrize(
-    ("held", "known", "workers"),
+    ("held_count", "server_facts", "workers"),
     [
         (117, {"pids": None}, 2),
         (129, {"pids": None}, 3),
@@ -152,14 +152,14 @@ def test_the_limit_is_the_servers_word_or_else_the_targets_setting(message, limi
         (117, {"pids": None, "limits": {"workers": 1}}, 2),
     ],
 )
-def test_more_workers_are_deduced_where_those_known_cannot_hold_so_many(held, known, workers):
-    refusal = only(failing(full(64, 64, 200 - held), batch=200, **known))
-    assert figures(refusal, "workers", "at_least", "held") == (workers, True, held)
+def test_more_workers_are_deduced_where_those_known_cannot_hold_so_many(held_count, server_facts, workers):
+    refusal = only(failing(full(64, 64, 200 - held_count), batch=200, **server_facts))
+    assert figures(refusal, "workers", "at_least", "held") == (workers, True, held_count)
 
 
-@pytest.mark.parametrize("known", [{"pids": 2}, {"pids": None, "limits": {"workers": 2}}])
-def test_workers_that_are_known_and_suffice_are_not_deduced(known):
-    refusal = only(failing(full(64, 64, 11), batch=128, **known))
+@pytest.mark.parametrize("server_facts", [{"pids": 2}, {"pids": None, "limits": {"workers": 2}}])
+def test_workers_that_are_known_and_suffice_are_not_deduced(server_facts):
+    refusal = only(failing(full(64, 64, 11), batch=128, **server_facts))
     assert figures(refusal, "workers", "at_least") == (2, False)
 
 
@@ -168,9 +168,9 @@ def test_no_workers_are_deduced_where_slots_may_have_been_used_twice():
     assert figures(refusal, "workers", "at_least", "held") == (None, False, 117)
 
 
-@pytest.mark.parametrize("held", [64, 40])
-def test_no_workers_are_deduced_of_sessions_that_one_can_hold(held):
-    refusal = only(failing(full(64, 64, 128 - held), batch=128, pids=None))
+@pytest.mark.parametrize("held_count", [64, 40])
+def test_no_workers_are_deduced_of_sessions_that_one_can_hold(held_count):
+    refusal = only(failing(full(64, 64, 128 - held_count), batch=128, pids=None))
     assert figures(refusal, "workers", "at_least") == (None, False)
 
 
@@ -280,10 +280,10 @@ def test_a_server_that_died_is_named_with_how_it_ended():
 
 
 def test_a_worker_killed_for_lack_of_memory_in_a_container_that_lives_is_told_as_that():
-    told = "the container was out of memory once (its limit is memory=64m; write a larger memory=)"
-    log = f"one\nopenenv-scale: {told}"
+    log_line = "the container was out of memory once (its limit is memory=64m; write a larger memory=)"
+    log = f"one\nopenenv-scale: {log_line}"
     refusal = only(failing(lost(32), lost_workers=(LostWorker(4711, "a", 32),), ended_pids=(4711,), log_tail=log))
-    assert (refusal.cause, refusal.count, refusal.words) == ("worker_killed", 32, told)
+    assert (refusal.cause, refusal.count, refusal.words) == ("worker_killed", 32, log_line)
     assert refusal.figures["out_of_memory"] is True
 
 
@@ -294,7 +294,7 @@ KILLED = {"lost_workers": (LostWorker(4711, "a", 32),), "ended_pids": (4711,)}
 
 
 @pytest.mark.parametrize(
-    ("what", "fields"),
+    ("case", "fields"),
     [
         ("the process lives", {**KILLED, "ended_pids": ()}),
         ("another process ended", {**KILLED, "ended_pids": (99,)}),
@@ -302,10 +302,10 @@ KILLED = {"lost_workers": (LostWorker(4711, "a", 32),), "ended_pids": (4711,)}
         ("no process is known", {"ended_pids": (4711,)}),
     ],
 )
-def test_sessions_that_are_cut_are_not_a_worker_that_was_killed(what, fields):
+def test_sessions_that_are_cut_are_not_a_worker_that_was_killed(case, fields):
     refusal = only(failing(lost(32), **fields))
     assert (refusal.cause, refusal.count, refusal.figures["phase"]) == ("cut", 32, "step")
-    assert refusal.figures["lives"] is (what in ("the process lives", "another process ended"))
+    assert refusal.figures["lives"] is (case in ("the process lives", "another process ended"))
 
 
 def test_the_only_process_of_a_server_that_is_gone_is_a_restart():
@@ -370,9 +370,9 @@ def test_breakers_that_say_so_are_named_at_any_number():
         'HTTP 503 from uvicorn: {"detail": "the upstream model is overloaded"}',
     ],
 )
-@pytest.mark.parametrize("held", [54, 1024])
-def test_other_answers_of_a_proxy_or_a_server_are_no_breakers(message, held):
-    batch = held + 10
+@pytest.mark.parametrize("held_count", [54, 1024])
+def test_other_answers_of_a_proxy_or_a_server_are_no_breakers(message, held_count):
+    batch = held_count + 10
     assert only(failing(status(503, 10, message), batch=batch)).cause == "http_503"
 
 
@@ -401,11 +401,11 @@ def test_environments_that_are_not_made_not_reset_or_do_not_step_are_told_apart(
         ErrorCount("step", "environment", "EXECUTION_ERROR", 4, "bug"),
         *(ErrorCount("step", "environment", f"made up {number}", 1, "odd") for number in range(9)),
     ]
-    told = [
+    causes = [
         (refusal.figures["phase"], refusal.figures["code"], refusal.count)
         for refusal in name_refusals([failing(*errors)])
     ]
-    assert told == [
+    assert causes == [
         ("reset", "FACTORY_ERROR", 3),
         ("reset", "EXECUTION_ERROR", 2),
         ("step", "EXECUTION_ERROR", 4),

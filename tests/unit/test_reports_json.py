@@ -123,7 +123,7 @@ def test_the_report_of_an_older_run_says_all_it_said(stored):
 SENTENCES = ("headline", "text")
 
 
-def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
+def differences(before: Any, now: Any, path: str = "") -> Iterator[str]:
     """Yield what a report said and no longer says, or says differently.
 
     A time may be written in another form, and a sentence in other words: what it tells of is there as a value.
@@ -131,12 +131,12 @@ def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(now, dict):
         for name, value in before.items():
             if name not in SENTENCES:
-                yield from differences(value, now.get(name, "not there"), f"{place}.{name}")
+                yield from differences(value, now.get(name, "not there"), f"{path}.{name}")
     elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         for number, (then, today) in enumerate(zip(before, now, strict=True)):
-            yield from differences(then, today, f"{place}[{number}]")
-    elif before != now and not (place.endswith("ed_at") and is_same_time(before, now)):
-        yield f"{place}: {before!r} → {now!r}"
+            yield from differences(then, today, f"{path}[{number}]")
+    elif before != now and not (path.endswith("ed_at") and is_same_time(before, now)):
+        yield f"{path}: {before!r} → {now!r}"
 
 
 def is_same_time(before: str | None, now: str | None) -> bool:

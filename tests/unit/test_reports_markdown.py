@@ -246,6 +246,6 @@ def test_a_step_summary_keeps_its_limit_and_says_what_it_left_out(limit):
 
 def test_a_step_summary_of_many_curves_counts_those_left_out():
     summary = step_summary(a_run(FOLDER, *[refused_sweep() for _ in range(5)]), 15_000)
-    shown = summary.count("**✗ SLO missed")
-    assert 0 < shown < 5
-    assert f"*{5 - shown} curve" in summary
+    shown_curves = summary.count("**✗ SLO missed")
+    assert 0 < shown_curves < 5
+    assert f"*{5 - shown_curves} curve" in summary

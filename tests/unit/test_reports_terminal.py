@@ -186,10 +186,10 @@ def test_a_finished_cell_is_one_line(golden):
 
 def test_a_limit_that_was_asked_for_keeps_its_column_where_the_width_does_not_do():
     cells = (measured(8, hosts=2, hosts_available=2),)
-    for slo, shown in ((an_slo(success=0.9), False), (an_slo(hosts=2), True)):
+    for slo, is_shown in ((an_slo(success=0.9), False), (an_slo(hosts=2), True)):
         lines = sweep_lines(a_sweep(*cells, slo=slo), width=80)
         titles = next(line.text for line in lines if "ok %" in line.text)
-        assert ("hosts" in titles) is shown
+        assert ("hosts" in titles) is is_shown
 
 
 NUMBERS = st.none() | st.floats(0, 604_800)

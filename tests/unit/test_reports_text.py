@@ -81,16 +81,16 @@ def log_of(*lines: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("fault", "shown"),
+    ("fault", "first_line"),
     [
         (["ModuleNotFoundError: No module named 'chess'"], "ModuleNotFoundError: No module named 'chess'"),
         (["LookupError: ", "*****", "  Resource punkt not found."], "LookupError: Resource punkt not found."),
         (["OSError"], "OSError"),
     ],
 )
-def test_the_end_of_a_log_begins_with_the_exception_it_names(fault: list[str], shown: str) -> None:
+def test_the_end_of_a_log_begins_with_the_exception_it_names(fault: list[str], first_line: str) -> None:
     log = log_of(*TRACEBACK, *fault, *(f"searched in {number}" for number in range(9)))
-    assert end_of_log(log, 4) == [shown, LEFT_OUT, "searched in 7", "searched in 8"]
+    assert end_of_log(log, 4) == [first_line, LEFT_OUT, "searched in 7", "searched in 8"]
 
 
 def test_an_exception_among_the_last_lines_is_not_told_twice() -> None:

@@ -73,9 +73,9 @@ def test_a_precision_beyond_half_is_refused(text):
 
 
 def test_batches_are_asked_first_and_then_double_until_one_fails():
-    asked = batches(searched(up_to(700)))
-    assert asked[:7] == [1, 8, 32, 128, 256, 512, 1024]
-    assert 512 < asked[7] < 1024
+    batches_asked = batches(searched(up_to(700)))
+    assert batches_asked[:7] == [1, 8, 32, 128, 256, 512, 1024]
+    assert 512 < batches_asked[7] < 1024
 
 
 @pytest.mark.parametrize("edge", [1, 2, 3, 31, 32, 33, 777, 5000, 16_383])
@@ -190,22 +190,22 @@ def answers(request):
 
 
 def test_simulated_servers_are_searched_within_the_precision(answers):
-    assert sum(found.is_within for found in answers) >= RUNS * 0.9
-    assert not any(found.is_false for found in answers)
-    assert sum(found.said is not None for found in answers) <= 1
+    assert sum(answer.is_within for answer in answers) >= RUNS * 0.9
+    assert not any(answer.is_false for answer in answers)
+    assert sum(answer.said is not None for answer in answers) <= 1
 
 
 def test_for_a_third_of_the_sessions_of_a_grid_as_fine(answers):
-    assert sorted(found.cost for found in answers)[RUNS // 2] <= 1 / 3
+    assert sorted(answer.cost for answer in answers)[RUNS // 2] <= 1 / 3
 
 
 @pytest.mark.parametrize("kind", ["drifting", "leaking"])
 def test_a_server_that_changes_meanwhile_is_said_to(kind):
     answers = [answer(kind, seed) for seed in range(15)]
-    assert sum(found.said is not None for found in answers) >= 11
-    assert not any(found.is_false and found.said is None for found in answers)
+    assert sum(answer.said is not None for answer in answers) >= 11
+    assert not any(answer.is_false and answer.said is None for answer in answers)
     if kind == "leaking":
-        assert {found.said for found in answers} <= {"fell", None}
+        assert {answer.said for answer in answers} <= {"fell", None}
 
 
 def test_a_steady_server_never_drifts():

@@ -49,7 +49,7 @@ def client_frame(opcode: int, payload: bytes, key: bytes = b"\x01\x82\x03\x84", 
 @st.composite
 def conversations(draw) -> tuple[bytes, list[tuple[int, bytes]]]:
     """What a client sends, and the messages it means: fragmented, with control frames between the fragments."""
-    sent, meant = bytearray(), []
+    sent, messages = bytearray(), []
     for _ in range(draw(st.integers(1, 4))):
         opcode, payload = draw(
             st.tuples(st.just(TEXT), st.text(max_size=100).map(str.encode))
@@ -62,9 +62,9 @@ def conversations(draw) -> tuple[bytes, list[tuple[int, bytes]]]:
             sent += client_frame(CONTINUATION if number else opcode, piece, draw(KEYS), final=last)
             for kind, data in draw(st.lists(CONTROL, max_size=1)) if not last else ():
                 sent += client_frame(kind, data, draw(KEYS))
-                meant.append((kind, data))
-        meant.append((opcode, payload))
-    return bytes(sent), meant
+                messages.append((kind, data))
+        messages.append((opcode, payload))
+    return bytes(sent), messages
 
 
 def read_all(data: bytes, cuts: list[int]) -> list[tuple[int, bytes]]:
@@ -76,8 +76,8 @@ def read_all(data: bytes, cuts: list[int]) -> list[tuple[int, bytes]]:
 @settings(max_examples=200, deadline=None)
 @given(conversations(), st.lists(st.integers(0, 5000), max_size=12))
 def test_what_a_client_sends_reads_back_the_same_wherever_it_is_split(conversation, cuts):
-    data, meant = conversation
-    assert read_all(data, cuts) == meant
+    data, messages = conversation
+    assert read_all(data, cuts) == messages
 
 
 @pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65535, 65536, MAX_MESSAGE])

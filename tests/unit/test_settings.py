@@ -24,9 +24,9 @@ def settle(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Resolv
 
 
 def test_without_a_mark_nothing_changes(settle):
-    found = settle("--openenv-batches=4")
-    assert found.with_mark(None) == found
-    assert found.with_mark(ScalingMark()) == found
+    settings = settle("--openenv-batches=4")
+    assert settings.with_mark(None) == settings
+    assert settings.with_mark(ScalingMark()) == settings
 
 
 MARKED = [
@@ -48,25 +48,29 @@ def test_every_argument_of_the_mark_is_an_option_too():
     assert {case[0] for case in MARKED} == set(ScalingMark.__dataclass_fields__)
 
 
-@pytest.mark.parametrize(("name", "said", "marked", "value", "other"), MARKED)
-def test_a_mark_outranks_ini_and_default(settle, name, said, marked, value, other):
+@pytest.mark.parametrize(("name", "text", "marked", "value", "other"), MARKED)
+def test_a_mark_outranks_ini_and_default(settle, name, text, marked, value, other):
     mark = scaling(**{name: marked})
-    for found in (settle().with_mark(mark), settle(ini=f"openenv_{name} = {said}").with_mark(mark)):
-        assert getattr(found, name) == value
-        assert found.sources[name] == "mark"
+    for settings in (settle().with_mark(mark), settle(ini=f"openenv_{name} = {text}").with_mark(mark)):
+        assert getattr(settings, name) == value
+        assert settings.sources[name] == "mark"
 
 
-@pytest.mark.parametrize(("name", "said", "marked", "value", "other"), MARKED)
-def test_the_command_line_outranks_a_mark(settle, name, said, marked, value, other):
-    found = settle(f"--openenv-{name}={said}").with_mark(scaling(**{name: marked}))
-    assert getattr(found, name) == other
-    assert found.sources[name] == "command line"
+@pytest.mark.parametrize(("name", "text", "marked", "value", "other"), MARKED)
+def test_the_command_line_outranks_a_mark(settle, name, text, marked, value, other):
+    settings = settle(f"--openenv-{name}={text}").with_mark(scaling(**{name: marked}))
+    assert getattr(settings, name) == other
+    assert settings.sources[name] == "command line"
 
 
 def test_a_mark_changes_only_what_it_writes(settle):
-    found = settle(ini="openenv_reps = 2").with_mark(scaling(batches=4))
-    assert (found.batches, found.reps, found.waits) == ((4,), 2, (0.1, 1.0))
-    assert (found.sources["batches"], found.sources["reps"], found.sources["waits"]) == ("mark", "ini", "default")
+    settings = settle(ini="openenv_reps = 2").with_mark(scaling(batches=4))
+    assert (settings.batches, settings.reps, settings.waits) == ((4,), 2, (0.1, 1.0))
+    assert (settings.sources["batches"], settings.sources["reps"], settings.sources["waits"]) == (
+        "mark",
+        "ini",
+        "default",
+    )
 
 
 # One step per line of an action file
@@ -74,9 +78,9 @@ def test_a_mark_changes_only_what_it_writes(settle):
 
 def test_an_action_file_gives_as_many_steps_as_it_has_lines(settle, pytester):
     pytester.path.joinpath("actions.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
-    found = settle("--openenv-action=@actions.jsonl")
-    assert (found.steps, found.sources["steps"]) == (2, "default")
-    assert found.with_mark(ScalingMark(action=LINES)).steps == 2
+    settings = settle("--openenv-action=@actions.jsonl")
+    assert (settings.steps, settings.sources["steps"]) == (2, "default")
+    assert settings.with_mark(ScalingMark(action=LINES)).steps == 2
     assert settle().with_mark(ScalingMark(action=LINES)).steps == 3
 
 
@@ -88,26 +92,26 @@ def test_steps_that_are_written_stay(settle):
 
 def test_a_mark_with_one_action_takes_the_steps_of_an_ini_file_back(settle, pytester):
     pytester.path.joinpath("actions.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
-    found = settle(ini="openenv_action = @actions.jsonl")
-    assert found.steps == 2
-    assert found.with_mark(scaling(action={"a": 1})).steps == 1
+    settings = settle(ini="openenv_action = @actions.jsonl")
+    assert settings.steps == 2
+    assert settings.with_mark(scaling(action={"a": 1})).steps == 1
 
 
 # Axes and limits
 
 
 def test_an_axis_keeps_what_was_declared_before_the_command_line_narrowed_it(settle):
-    found = settle("--openenv-waits=1", "--openenv-modes=http", ini="openenv_waits = 2").with_mark(
+    settings = settle("--openenv-waits=1", "--openenv-modes=http", ini="openenv_waits = 2").with_mark(
         scaling(modes="ws", batches=[4, 8])
     )
-    assert found.axis("waits") == (1.0, 2.0)
-    assert found.axis("modes") == ("http", "ws")
-    assert found.axis("batches") == (4, 8)
+    assert settings.axis("waits") == (1.0, 2.0)
+    assert settings.axis("modes") == ("http", "ws")
+    assert settings.axis("batches") == (4, 8)
 
 
 def test_limits_come_from_the_command_line_then_the_marks_then_ini(settle):
-    found = settle("--openenv-slo=max_batch>=8", ini="openenv_slo =\n  success>=0.5\n  rps>=1")
-    slos = found.slos([Slo((Limit("max_batch", 64), Limit("success", 0.9)))])
+    settings = settle("--openenv-slo=max_batch>=8", ini="openenv_slo =\n  success>=0.5\n  rps>=1")
+    slos = settings.slos([Slo((Limit("max_batch", 64), Limit("success", 0.9)))])
     chosen = slo_for_curve(slos, 1.0, "ws")
     assert [(limit.name, limit.allowed, limit.source) for limit in chosen.limits] == [
         ("max_batch", 8, "command line"),
@@ -123,8 +127,8 @@ def test_without_limits_there_are_none(settle):
 # The command that reruns a curve
 
 
-def rerun(found, *, target="local", mode="ws", wait=1.0):
-    return rerun_options(found, target=parse_target(target), mode=mode, wait=wait)
+def rerun(settings, *, target="local", mode="ws", wait=1.0):
+    return rerun_options(settings, target=parse_target(target), mode=mode, wait=wait)
 
 
 def test_a_test_that_has_one_curve_needs_no_options(settle):
@@ -132,8 +136,8 @@ def test_a_test_that_has_one_curve_needs_no_options(settle):
 
 
 def test_a_rerun_picks_the_curve_among_several(golden, settle):
-    found = settle(ini="openenv_modes = ws,http\nopenenv_target =\n  local\n  local,server=uvicorn")
-    golden(rerun(found, target="local,server=uvicorn", mode="http", wait=0.1))
+    settings = settle(ini="openenv_modes = ws,http\nopenenv_target =\n  local\n  local,server=uvicorn")
+    golden(rerun(settings, target="local,server=uvicorn", mode="http", wait=0.1))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +150,7 @@ def test_a_rerun_writes_values_with_commas_as_they_are_read(settle, target):
 
 
 def test_a_rerun_repeats_what_the_command_line_gave_and_nothing_else(settle):
-    found = settle(
+    settings = settle(
         "--openenv-target=local,server=uvicorn",
         "--openenv-batches=1,8..32",
         "--openenv-waits=1,2",
@@ -159,7 +163,7 @@ def test_a_rerun_repeats_what_the_command_line_gave_and_nothing_else(settle):
         "--openenv-results=runs",
         ini="openenv_reps = 3",
     )
-    assert shlex.split(rerun(found, target="local,server=uvicorn", wait=2.0)) == [
+    assert shlex.split(rerun(settings, target="local,server=uvicorn", wait=2.0)) == [
         *("--openenv-target", "local,server=uvicorn", "--openenv-waits", "2", "--openenv-batches", "1,8..32"),
         *("--openenv-action", '{"a": 1}', "--openenv-slo", "max_batch>=8", "--openenv-slo", "success>=0.9"),
         "--openenv-full-grid",
@@ -168,8 +172,8 @@ def test_a_rerun_repeats_what_the_command_line_gave_and_nothing_else(settle):
 
 def test_a_rerun_keeps_a_file_of_actions_in_one_word_since_pytest_reads_a_lone_one_as_arguments(settle, tmp_path):
     (tmp_path / "two.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
-    given = f"--openenv-action=@{tmp_path}/two.jsonl"
-    assert shlex.split(rerun(settle(given), wait=None)) == [given]
+    option = f"--openenv-action=@{tmp_path}/two.jsonl"
+    assert shlex.split(rerun(settle(option), wait=None)) == [option]
 
 
 def test_a_rerun_of_a_curve_without_a_wait_names_none(settle):
@@ -188,18 +192,18 @@ def test_a_rerun_of_a_curve_without_a_wait_names_none(settle):
     ],
 )
 def test_a_rerun_holds_no_secret(settle, arguments, expected):
-    found = settle(*arguments, ini="openenv_waits = 1")
-    assert rerun_options(found, target=found.targets[0], mode="ws", wait=1.0) == expected
+    settings = settle(*arguments, ini="openenv_waits = 1")
+    assert rerun_options(settings, target=settings.targets[0], mode="ws", wait=1.0) == expected
 
 
 def test_a_rerun_names_the_file_that_a_url_was_read_from(settle, pytester):
     pytester.path.joinpath(".env").write_text("OPENENV_URL=http://u:hunter2@h\n")
-    found = settle("--openenv-url=env:.env", ini="openenv_waits = 1")
-    assert rerun_options(found, target=found.targets[0], mode="ws", wait=1.0) == "--openenv-url env:.env"
+    settings = settle("--openenv-url=env:.env", ini="openenv_waits = 1")
+    assert rerun_options(settings, target=settings.targets[0], mode="ws", wait=1.0) == "--openenv-url env:.env"
 
 
 def test_the_options_of_a_rerun_give_the_same_settings(settle):
-    found = settle("--openenv-target=local,a=1", "--openenv-batches=3", "--openenv-seed=7", "--openenv-until-done")
-    again = settle(*shlex.split(rerun(found, target="local,a=1", wait=0.1)))
-    assert (again.targets, again.batches, again.seed, again.until_done) == (found.targets, (3,), 7, True)
-    assert again.waits == (0.1,)
+    settings = settle("--openenv-target=local,a=1", "--openenv-batches=3", "--openenv-seed=7", "--openenv-until-done")
+    repeated = settle(*shlex.split(rerun(settings, target="local,a=1", wait=0.1)))
+    assert (repeated.targets, repeated.batches, repeated.seed, repeated.until_done) == (settings.targets, (3,), 7, True)
+    assert repeated.waits == (0.1,)

@@ -52,20 +52,20 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "repository"
 
 
-def shown(root: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def show(root: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     code = main(["show", *arguments])
-    told = capsys.readouterr()
-    assert (code, told.err) == (0, "")
+    captured = capsys.readouterr()
+    assert (code, captured.err) == (0, "")
     places = {str(root): "/ROOT", str(deploy_file("slurm").parent): "/DEPLOY", sys.executable: "/PYTHON"}
-    text = told.out
-    for place, name in places.items():
-        text = text.replace(place, name)
+    text = captured.out
+    for path, name in places.items():
+        text = text.replace(path, name)
     return text.replace(f"-{version('pytest-openenv-scale')}-", "-VERSION-")
 
 
 @pytest.mark.parametrize("name", SPECS)
 def test_what_is_shown_is_what_was_agreed_on(name: str, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    text = shown(root, capsys, SPECS[name])
+    text = show(root, capsys, SPECS[name])
     assert text == (GOLDEN / f"show_{name}.txt").read_text(encoding="utf-8")
     assert SECRET not in text
 
@@ -75,21 +75,19 @@ def test_every_target_can_be_shown(root: Path) -> None:
 
 
 def test_backlogs_and_breakers_are_sized_to_the_batch_asked_for(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "max_connections: 18064\n" in shown(root, capsys, "envoy:replicas=2,app=builtin", "--batch", "9000")
-    assert "--backlog 9000" in shown(root, capsys, "local:builtin", "--batch", "9000")
+    assert "max_connections: 18064\n" in show(root, capsys, "envoy:replicas=2,app=builtin", "--batch", "9000")
+    assert "--backlog 9000" in show(root, capsys, "local:builtin", "--batch", "9000")
 
 
 def test_several_targets_are_shown_one_after_the_other(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    heads = [
-        line for line in shown(root, capsys, "local:builtin", "http://h:1").splitlines() if line.startswith("### ")
-    ]
+    heads = [line for line in show(root, capsys, "local:builtin", "http://h:1").splitlines() if line.startswith("### ")]
     assert heads == ["### local:builtin", "### http://h:1"]
 
 
 def test_the_app_of_an_environment_repository_is_shown(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (root / "openenv.yaml").write_text("app: server.app:app\n")
     (root / "tests").mkdir()
-    text = shown(root, capsys, "local", "--root", "tests")
+    text = show(root, capsys, "local", "--root", "tests")
     assert "--app server.app:app" in text
     assert f"PYTHONPATH=/ROOT{os.pathsep}" in text
 
@@ -130,11 +128,11 @@ def test_what_cannot_be_read_is_one_line_and_exit_code_2(
     golden: Golden, spec: str, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["show", "local:builtin", spec]) == 2
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert told.err.startswith("openenv-scale show: ")
-    golden(told.err)
-    assert told.err.count("\n") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("openenv-scale show: ")
+    golden(captured.err)
+    assert captured.err.count("\n") == 1
 
 
 def test_a_wrong_batch_is_refused(golden: Golden, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +144,7 @@ def test_inside_an_allocation_what_is_shown_is_not_submitted(
     golden: Golden, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "77")
-    text = shown(root, capsys, "slurm,app=builtin")
+    text = show(root, capsys, "slurm,app=builtin")
     assert "SLURM_JOB_ID=77 \\\nbash SCRIPT" in text
     golden([line for line in text.splitlines() if line.startswith("##")])
     assert "sbatch --parsable" not in text

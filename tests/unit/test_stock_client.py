@@ -84,8 +84,8 @@ def answering(first: bytes):
 
     async def script(peer: Peer) -> None:
         peer.send(accepted(await peer.head()).replace(STATUS, first, 1))
-        while (asked := await peer.asked())["type"] != "close":
-            peer.say({"type": "state", "data": {}} if asked["type"] == "state" else observation())
+        while (message := await peer.asked())["type"] != "close":
+            peer.say({"type": "state", "data": {}} if message["type"] == "state" else observation())
         await peer.part()
 
     return script

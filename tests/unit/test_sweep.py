@@ -52,25 +52,25 @@ def test_a_server_that_somebody_else_starts_again_is_waited_for_once(tmp_path: P
 
 
 def test_processes_that_ended_during_a_cell_are_kept(tmp_path: Path) -> None:
-    seen = iter([frozenset({7, 8}), frozenset({8, 9})])
-    sweep = measure(Endpoint((nobody(),), "x", "x", process_reader=lambda: next(seen)), tmp_path, 1)
+    pid_sets = iter([frozenset({7, 8}), frozenset({8, 9})])
+    sweep = measure(Endpoint((nobody(),), "x", "x", process_reader=lambda: next(pid_sets)), tmp_path, 1)
     assert sweep.cells[0].ended_pids == (7,)
     assert measure(Endpoint((nobody(),), "x", "x"), tmp_path / "b", 1).cells[0].ended_pids is None
 
 
 def test_of_reset_data_a_digest_is_kept_and_nothing_else(tmp_path: Path) -> None:
-    def kept(name: str, reset: dict[str, object] | None) -> object:
+    def stored_digest(name: str, reset: dict[str, object] | None) -> object:
         return measure(Endpoint((nobody(),), "x", "x"), tmp_path / name, 1, reset=reset).view.record.settings.get(
             "reset"
         )
 
-    first = kept("first", {"user": "hunter2", "level": 3})
+    first = stored_digest("first", {"user": "hunter2", "level": 3})
     assert isinstance(first, str)
     assert first.startswith("data ")
     assert "hunter2" not in first
-    assert kept("same", {"level": 3, "user": "hunter2"}) == first
-    assert kept("other", {"user": "hunter2", "level": 4}) != first
-    assert kept("none", None) is None
+    assert stored_digest("same", {"level": 3, "user": "hunter2"}) == first
+    assert stored_digest("other", {"user": "hunter2", "level": 4}) != first
+    assert stored_digest("none", None) is None
 
 
 def test_rows_for_pandas_without_it_say_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

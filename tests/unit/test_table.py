@@ -128,9 +128,9 @@ def empty(path: Path):
     path.write_bytes(b"")
 
 
-def flip_a_byte(path: Path, place: int):
+def flip_a_byte(path: Path, offset: int):
     content = bytearray(path.read_bytes())
-    content[place] ^= 0xFF
+    content[offset] ^= 0xFF
     path.write_bytes(content)
 
 
@@ -151,13 +151,13 @@ def test_damaged_rows_are_noticed_and_never_returned(tmp_path):
     table = a_table([a_row(number, step=1 + number / 7) for number in range(50)])
     path = write_part(tmp_path, table, a_meta())
     noticed = 0
-    for place in range(4, 4000, 13):
-        flip_a_byte(path, place)
+    for offset in range(4, 4000, 13):
+        flip_a_byte(path, offset)
         try:
             assert read_part(path).table().equals(table)
         except PartError:
             noticed += 1
-        flip_a_byte(path, place)
+        flip_a_byte(path, offset)
     assert noticed > 100
 
 

@@ -65,17 +65,17 @@ def canned(answers: Answers, context: ssl.SSLContext | None = None) -> Generator
             thread.join()
 
 
-def found(answers: Answers, mode: str = "ws", prefix: str = "") -> Diagnosis:
+def diagnosis_of(answers: Answers, mode: str = "ws", prefix: str = "") -> Diagnosis:
     with canned(answers) as server:
         return diagnosis(f"http://127.0.0.1:{server.server_port}{prefix}", mode)
 
 
 def diagnosis(url: str, mode: str = "ws") -> Diagnosis:
     """Return what stands in the way, of which there is something, on one line."""
-    told = diagnose(url, {}, mode)
-    assert told is not None
-    assert "\n" not in told.text
-    return told
+    found_diagnosis = diagnose(url, {}, mode)
+    assert found_diagnosis is not None
+    assert "\n" not in found_diagnosis.text
+    return found_diagnosis
 
 
 @pytest.mark.parametrize(
@@ -85,38 +85,38 @@ def diagnosis(url: str, mode: str = "ws") -> Diagnosis:
 def test_each_status_is_told_with_what_to_do_and_whether_it_may_pass(
     golden: Golden, status: int, passing: bool
 ) -> None:
-    told = found({"GET /ws": (status, {})})
-    golden(told.text)
-    assert told.transient is passing
+    found_diagnosis = diagnosis_of({"GET /ws": (status, {})})
+    golden(found_diagnosis.text)
+    assert found_diagnosis.transient is passing
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_an_answer_keeps_its_words_and_when_to_come_back(status: int) -> None:
     with canned({"GET /ws": (status, {"Retry-After": "7"})}) as server:
         server.body = b'{"detail": "Too many\n sessions"}'
-        told = diagnosis(f"http://127.0.0.1:{server.server_port}")
-    assert '(Retry-After: 7 s): {"detail": "Too many sessions"}' in told.text
+        found_diagnosis = diagnosis(f"http://127.0.0.1:{server.server_port}")
+    assert '(Retry-After: 7 s): {"detail": "Too many sessions"}' in found_diagnosis.text
 
 
 def test_a_redirect_says_where_to_without_the_endpoint_and_without_secrets(golden: Golden) -> None:
-    told = found({"GET /ws": (308, {"Location": "https://u:hush@example.org/env/ws?token=hush"})})
-    golden(told.text)
-    assert not told.transient
+    found_diagnosis = diagnosis_of({"GET /ws": (308, {"Location": "https://u:hush@example.org/env/ws?token=hush"})})
+    golden(found_diagnosis.text)
+    assert not found_diagnosis.transient
 
 
 def test_a_403_where_plain_requests_pass_is_a_server_without_websocket() -> None:
-    assert "does not speak OpenEnv" in found({"GET /ws": (403, {}), "GET /health": (200, {})}).text
-    assert "asks for credentials" in found({"GET /ws": (403, {}), "GET /health": (403, {})}).text
+    assert "does not speak OpenEnv" in diagnosis_of({"GET /ws": (403, {}), "GET /health": (200, {})}).text
+    assert "asks for credentials" in diagnosis_of({"GET /ws": (403, {}), "GET /health": (403, {})}).text
 
 
 def test_a_server_that_only_plays_over_http_is_told_to_use_that_mode() -> None:
-    told = found({"POST /reset": (200, {})})
-    assert "has no WebSocket sessions" in told.text
-    assert "--openenv-modes http" in told.text
+    found_diagnosis = diagnosis_of({"POST /reset": (200, {})})
+    assert "has no WebSocket sessions" in found_diagnosis.text
+    assert "--openenv-modes http" in found_diagnosis.text
 
 
 def test_http_mode_looks_at_reset_below_the_prefix() -> None:
-    assert "POST /reset was answered 404" in found({"POST /reset": (200, {})}, "http", "/prefix").text
+    assert "POST /reset was answered 404" in diagnosis_of({"POST /reset": (200, {})}, "http", "/prefix").text
     with canned({"POST /prefix/reset": (200, {})}) as server:
         assert diagnose(f"http://127.0.0.1:{server.server_port}/prefix/", {}, "http") is None
 
@@ -133,9 +133,9 @@ def test_nothing_that_listens_is_a_refused_connection_that_may_pass(golden: Gold
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-        told = diagnosis(f"http://127.0.0.1:{port}")
-    golden(told.text, masks={f":{port}$": ":THIS"})
-    assert told.transient
+        found_diagnosis = diagnosis(f"http://127.0.0.1:{port}")
+    golden(found_diagnosis.text, masks={f":{port}$": ":THIS"})
+    assert found_diagnosis.transient
 
 
 def test_a_host_name_that_does_not_resolve_is_named(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,9 +143,9 @@ def test_a_host_name_that_does_not_resolve_is_named(golden: Golden, monkeypatch:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
-    told = diagnosis("http://no.such.host")
-    golden(told.text)
-    assert not told.transient
+    found_diagnosis = diagnosis("http://no.such.host")
+    golden(found_diagnosis.text)
+    assert not found_diagnosis.transient
 
 
 @contextmanager
@@ -177,26 +177,26 @@ def test_a_port_that_speaks_something_else_than_http_is_told_so(golden: Golden) 
         connection.recv(4096)
 
     with raw(banner) as url:
-        told = diagnosis(url)
-    golden(told.text)
-    assert not told.transient
+        found_diagnosis = diagnosis(url)
+    golden(found_diagnosis.text)
+    assert not found_diagnosis.transient
 
 
 def test_a_connection_closed_without_an_answer_may_pass(golden: Golden) -> None:
     with raw(lambda connection: connection.recv(4096) and None) as url:
-        told = diagnosis(url)
-    golden(told.text)
-    assert told.transient
+        found_diagnosis = diagnosis(url)
+    golden(found_diagnosis.text)
+    assert found_diagnosis.transient
 
 
 def test_a_server_that_stays_silent_may_still_answer_later(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytest_openenv_scale.targets.common.readiness._REQUEST_TIMEOUT_S", 0.2)
     answered = threading.Event()
     with raw(lambda connection: answered.wait(10) and None) as url:
-        told = diagnosis(url)
+        found_diagnosis = diagnosis(url)
         answered.set()
-    golden(told.text)
-    assert told.transient
+    golden(found_diagnosis.text)
+    assert found_diagnosis.transient
 
 
 @pytest.fixture(scope="module")
@@ -217,9 +217,9 @@ def test_a_certificate_nobody_trusts_is_told_with_the_variable_to_set(
     self_signed: tuple[ssl.SSLContext, Path],
 ) -> None:
     with canned({}, self_signed[0]) as server:
-        told = diagnosis(f"https://127.0.0.1:{server.server_port}")
-    golden(told.text)
-    assert not told.transient
+        found_diagnosis = diagnosis(f"https://127.0.0.1:{server.server_port}")
+    golden(found_diagnosis.text)
+    assert not found_diagnosis.transient
 
 
 def test_a_trusted_certificate_is_looked_behind(
@@ -227,18 +227,18 @@ def test_a_trusted_certificate_is_looked_behind(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(self_signed[1]))
     with canned({}, self_signed[0]) as server:
-        told = diagnose(f"wss://127.0.0.1:{server.server_port}", {}, "ws")
-    assert told is not None
-    assert "404" in told.text
+        found_diagnosis = diagnose(f"wss://127.0.0.1:{server.server_port}", {}, "ws")
+    assert found_diagnosis is not None
+    assert "404" in found_diagnosis.text
 
 
 def test_plain_http_spoken_to_a_tls_port_names_the_scheme_to_write(
     golden: Golden, self_signed: tuple[ssl.SSLContext, Path]
 ) -> None:
     with canned({}, self_signed[0]) as server:
-        told = diagnosis(f"http://127.0.0.1:{server.server_port}")
-    golden(told.text)
-    assert not told.transient
+        found_diagnosis = diagnosis(f"http://127.0.0.1:{server.server_port}")
+    golden(found_diagnosis.text)
+    assert not found_diagnosis.transient
 
 
 def test_tls_spoken_to_a_plain_port_names_the_scheme_to_write(golden: Golden) -> None:

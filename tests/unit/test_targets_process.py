@@ -34,8 +34,8 @@ def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
     return True
 
 
-def python(code: str, **given: object) -> ServerProcess:
-    return ServerProcess([sys.executable, "-c", textwrap.dedent(code)], **given)  # type: ignore[arg-type]
+def python(code: str, **options: object) -> ServerProcess:
+    return ServerProcess([sys.executable, "-c", textwrap.dedent(code)], **options)  # type: ignore[arg-type]
 
 
 def runs(pid: int) -> bool:

@@ -77,15 +77,15 @@ class OwnReplicas(Bare):
         return ""
 
 
-def planned(provider: type, env: dict[str, str] | None = None, **given: Any) -> ProviderCalls:
-    counts = {key: given.pop(key) for key in ("replicas", "workers") if key in given}
-    arguments = {key.replace("__", "."): text for key, text in given.items()}
+def planned(provider: type, env: dict[str, str] | None = None, **options: Any) -> ProviderCalls:
+    counts = {key: options.pop(key) for key in ("replicas", "workers") if key in options}
+    arguments = {key.replace("__", "."): text for key, text in options.items()}
     return plan_calls(provider, ServerRequest(arguments, env or {}, **counts), 60)
 
 
-def refusal(provider: type, **given: Any) -> str:
+def refusal(provider: type, **options: Any) -> str:
     with pytest.raises(ProviderError) as caught:
-        planned(provider, **given)
+        planned(provider, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -138,10 +138,10 @@ def test_replicas_are_providers_of_their_own_unless_the_provider_replicates_by_i
     assert (planned(Bare).copies, planned(Bare).hosts) == (1, 1)
     assert (planned(Bare, replicas=3).copies, planned(Bare, replicas=3).hosts) == (3, 3)
     for provider in (OwnReplicas, DockerSwarmProvider):
-        given = {"image": "x"} if provider is DockerSwarmProvider else {}
-        calls = planned(provider, replicas=3, **given)
+        options = {"image": "x"} if provider is DockerSwarmProvider else {}
+        calls = planned(provider, replicas=3, **options)
         assert (calls.copies, calls.hosts, calls.start["replicas"]) == (1, 3, 3)
-        assert planned(provider, **given).hosts is None
+        assert planned(provider, **options).hosts is None
     golden(refusal(Container, image="x", port="8000", replicas=2))
 
 

@@ -48,14 +48,14 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> Script:
 
         monkeypatch.setattr(readiness, "_play_session", play)
         monkeypatch.setattr(readiness, "_PAUSE_S", 0.01)
-        monkeypatch.setattr(readiness, "diagnose", lambda *given: None)
+        monkeypatch.setattr(readiness, "diagnose", lambda *args: None)
         return played
 
     return script
 
 
 def fails(monkeypatch: pytest.MonkeyPatch, diagnosis: Diagnosis | None = None, deadline_s: float = 0.1) -> str:
-    monkeypatch.setattr(readiness, "diagnose", lambda *given: diagnosis)
+    monkeypatch.setattr(readiness, "diagnose", lambda *args: diagnosis)
     with pytest.raises(TargetError) as caught:
         wait_until_ready(["http://u:p@h/x"], {}, deadline_s)
     assert "u:p" not in str(caught.value)
@@ -82,16 +82,16 @@ def test_the_session_is_an_http_one_only_where_nothing_else_will_be_spoken(
 
 @pytest.mark.parametrize("modes", [("ws",), ("http",)])
 async def test_the_first_session_sends_what_was_written_for_sessions(modes: tuple[str, ...]) -> None:
-    asked: list[str] = []
+    messages: list[str] = []
 
     async def script(peer: Peer) -> None:
         if modes == ("http",):
             await peer.head()
-            asked.append((await peer.reader.readexactly(len(b'{"task":"a"}'))).decode())
+            messages.append((await peer.reader.readexactly(len(b'{"task":"a"}'))).decode())
             peer.send(b'HTTP/1.1 200 OK\r\nContent-Length: 18\r\n\r\n{"observation":{}}')
             return
         await peer.accept()
-        asked.append(json.dumps((await peer.asked())["data"], separators=(",", ":")))
+        messages.append(json.dumps((await peer.asked())["data"], separators=(",", ":")))
         peer.say(observation())
         await peer.asked()
         await peer.part()
@@ -99,12 +99,12 @@ async def test_the_first_session_sends_what_was_written_for_sessions(modes: tupl
     session = TargetContext(Path(), modes=modes, reset={"task": "a"}).first_session
     async with scripted(script) as server:
         await asyncio.to_thread(wait_until_ready, [server.url], {}, 10, session=session)
-    assert asked == ['{"task":"a"}']
+    assert messages == ['{"task":"a"}']
 
 
 def test_what_may_pass_is_tried_until_it_has_passed(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     played = sessions([REFUSED, REFUSED, None])
-    monkeypatch.setattr(readiness, "diagnose", lambda *given: Diagnosis("refused", transient=True))
+    monkeypatch.setattr(readiness, "diagnose", lambda *args: Diagnosis("refused", transient=True))
     wait_until_ready(["http://a"], {}, 5)
     assert len(played) == 3
 
@@ -123,7 +123,7 @@ def test_what_does_not_pass_fails_at_the_deadline(sessions: Script, monkeypatch:
 
 def test_trying_again_may_end_long_before_the_deadline(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions([REFUSED])
-    monkeypatch.setattr(readiness, "diagnose", lambda *given: Diagnosis("refused", transient=True))
+    monkeypatch.setattr(readiness, "diagnose", lambda *args: Diagnosis("refused", transient=True))
     began = time.monotonic()
     with pytest.raises(TargetError):
         wait_until_ready(["http://a"], {}, 60, retry_s=0.1)
@@ -131,11 +131,11 @@ def test_trying_again_may_end_long_before_the_deadline(sessions: Script, monkeyp
 
 
 def test_what_is_waited_for_is_said_and_by_which_option_longer(golden: Golden, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def silence(*given: object) -> None:
+    async def silence(*args: object) -> None:
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(readiness, "_play_session", lambda *given: asyncio.wait_for(silence(), given[-1]))
-    monkeypatch.setattr(readiness, "diagnose", lambda *given: None)
+    monkeypatch.setattr(readiness, "_play_session", lambda *args: asyncio.wait_for(silence(), args[-1]))
+    monkeypatch.setattr(readiness, "diagnose", lambda *args: None)
     monkeypatch.setattr(readiness, "_REPORT_S", 0.01)
     monkeypatch.setattr(readiness, "_TICK_S", 0.01)
     lines: list[str] = []
@@ -149,7 +149,7 @@ def test_what_is_waited_for_is_said_and_by_which_option_longer(golden: Golden, m
 def test_what_more_time_would_not_help_names_no_option(sessions: Script, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions([REFUSED])
     for diagnosis in (Diagnosis("refused", transient=True), Diagnosis("asks for credentials")):
-        monkeypatch.setattr(readiness, "diagnose", lambda *given, diagnosis=diagnosis: diagnosis)
+        monkeypatch.setattr(readiness, "diagnose", lambda *args, diagnosis=diagnosis: diagnosis)
         with pytest.raises(NotReadyError) as caught:
             wait_until_ready(["http://a"], {}, 60, retry_s=0.1, watch=Watch())
         assert str(caught.value) == f"http://a {diagnosis.text}"
@@ -217,7 +217,7 @@ def test_a_header_that_the_server_repeats_is_not_shown(
     golden: Golden, sessions: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sessions([SessionFailed("reset", "environment", "DENIED", "Bearer hunter2-hunter2 is not for this")])
-    monkeypatch.setattr(readiness, "diagnose", lambda *given: None)
+    monkeypatch.setattr(readiness, "diagnose", lambda *args: None)
     with pytest.raises(TargetError) as caught:
         wait_until_ready(["http://h"], {"Authorization": "Bearer hunter2-hunter2"}, 0.1)
     golden(caught.value)
@@ -232,7 +232,7 @@ async def test_it_may_be_waited_for_while_an_event_loop_runs_in_this_thread(sess
 def test_an_interrupt_ends_the_wait_and_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled, playing = threading.Event(), threading.Event()
 
-    async def play(*given: object) -> None:
+    async def play(*args: object) -> None:
         playing.set()
         try:
             await asyncio.sleep(60)

@@ -118,16 +118,16 @@ def test_a_job_always_has_a_time_limit_and_one_node_ends_with_its_server(tmp_pat
 
 
 def test_folders_with_spaces_and_percent_signs_are_quoted_for_slurm(tmp_path: Path) -> None:
-    asked = request("slurm,app=builtin", tmp_path, job=replace(JOB, folder=Path("/my 100%/job")))
-    assert "'--output=/my 100%%/job/job.log'" in asked.directives
+    job_request = request("slurm,app=builtin", tmp_path, job=replace(JOB, folder=Path("/my 100%/job")))
+    assert "'--output=/my 100%%/job/job.log'" in job_request.directives
     assert "'--constraint=a b --wait'" in request("slurm:app=builtin,constraint=a b --wait", tmp_path).directives
 
 
 def test_settings_become_variables_of_the_scripts_and_secrets_do_not(tmp_path: Path) -> None:
     (tmp_path / "openenv.yaml").write_text("app: server.app:app\n")
-    asked = request("slurm:nodes=2,workers=3,max_envs=50,env.TOKEN=secret", tmp_path, 2)
-    assert asked.envoy
-    assert asked.variables == {
+    job_request = request("slurm:nodes=2,workers=3,max_envs=50,env.TOKEN=secret", tmp_path, 2)
+    assert job_request.envoy
+    assert job_request.variables == {
         "OPENENV_APP": "server.app:app",
         "OPENENV_PATH": f"{tmp_path}:{tmp_path.parent}",
         "OPENENV_DIR": str(tmp_path),
@@ -234,12 +234,12 @@ def recorded(monkeypatch: pytest.MonkeyPatch, answer: Callable[..., str]) -> lis
     """Answer in Slurm's stead, and keep what was asked."""
     calls: list[Sequence[str]] = []
 
-    def asked(*command: str, **given: object) -> str:
+    def fake_call(*command: str, **given: object) -> str:
         calls.append(command)
         return answer(*command)
 
     for module in (slurm_job, job_info):
-        monkeypatch.setattr(module, "call", asked)
+        monkeypatch.setattr(module, "call", fake_call)
     return calls
 
 
@@ -323,12 +323,12 @@ def test_a_folder_for_logs_that_cannot_be_made_names_the_key(golden: Golden, tmp
 def test_addresses_are_slurms_own_and_names_only_where_they_resolve(
     golden: Golden, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = (
+    answer = (
         "NodeName=n1 Arch=x86_64 NodeAddr=10.0.0.1 NodeHostName=n1 OS=Linux 6.1 #1 SMP @0 State=IDLE\n"
         "NodeName=n2 NodeAddr=localhost NodeHostName=n2 State=IDLE Reason=a b [root@2026]\n"
         "NodeName=n3 NodeAddr=2001:db8::3 State=IDLE\n"
     )
-    recorded(monkeypatch, lambda *command: "n1\nn2\nn3\n" if "hostnames" in command else told)
+    recorded(monkeypatch, lambda *command: "n1\nn2\nn3\n" if "hostnames" in command else answer)
     assert find_nodes("n[1-3]") == (Node("n1", "10.0.0.1"), Node("n2", "127.0.0.1"), Node("n3", "2001:db8::3"))
     assert Node("n3", "2001:db8::3").url(80) == "http://[2001:db8::3]:80"
     recorded(monkeypatch, lambda *command: "n9" if "hostnames" in command else "NodeName=n9 NodeAddr=n9.invalid")
@@ -419,13 +419,13 @@ def test_a_controller_that_restarts_does_not_cost_a_waiting_job_its_place(
 def test_an_envoy_that_may_open_too_few_files_is_refused_with_what_helps(golden: Golden, tmp_path: Path) -> None:
     context = TargetContext(tmp_path, 600)
     with JobFolder(tmp_path) as folder:
-        told = folder.path / "openenv-connection.env"
+        connection_file = folder.path / "openenv-connection.env"
         target = SlurmTarget(parse_target("slurm:nodes=2"), context)
-        told.write_text('export ENVOY_NOFILE="1024"\n')
+        connection_file.write_text('export ENVOY_NOFILE="1024"\n')
         with pytest.raises(TargetError) as caught:
             target._check_descriptors(serving(folder))
         golden(caught.value)
-        told.write_text('export ENVOY_NOFILE="2048"\n')
+        connection_file.write_text('export ENVOY_NOFILE="2048"\n')
         target._check_descriptors(serving(folder))
 
 
@@ -441,7 +441,7 @@ def test_a_node_that_a_burst_does_not_reach_is_named(
             return (HostState("127.0.0.2:8000", self.played, 0, ""), HostState("127.0.0.3:8000", 0, 0, "out"))
 
     pool: Any = Pool()
-    monkeypatch.setattr(slurm_servers, "wait_until_ready", lambda *given, **named: setattr(pool, "played", 8) or 0.0)
+    monkeypatch.setattr(slurm_servers, "wait_until_ready", lambda *args, **named: setattr(pool, "played", 8) or 0.0)
     with JobFolder(tmp_path) as folder, pytest.raises(TargetError) as caught:
         slurm_servers.reach_every_host(servers(folder), pool, {}, FirstSession(), session_s=1.0)
     golden(caught.value)
@@ -452,13 +452,13 @@ def test_how_a_nodes_server_ended_is_read_from_what_the_scripts_left(tmp_path: P
     with JobFolder(tmp_path) as folder:
         (folder.path / "server-n2.exit").write_text("137\n")
         (folder.path / "server-n1.log").write_text("one\ntwo\n")
-        found = servers(folder)
-        assert (found.exit_status(0), str(found.exit_status(1))) == (None, "on n2 killed by SIGKILL")
+        node_servers = servers(folder)
+        assert (node_servers.exit_status(0), str(node_servers.exit_status(1))) == (None, "on n2 killed by SIGKILL")
         (folder.path / "server-n2.exit").write_text("3\n")
-        assert str(found.exit_status(1)) == "on n2 exited with code 3"
-        assert found.log_tail(0, 1) == "two"
-        assert found.log_tail(1, 5) == ""
-        assert found.node_names["127.0.0.3:8000"] == "n2"
+        assert str(node_servers.exit_status(1)) == "on n2 exited with code 3"
+        assert node_servers.log_tail(0, 1) == "two"
+        assert node_servers.log_tail(1, 5) == ""
+        assert node_servers.node_names["127.0.0.3:8000"] == "n2"
 
 
 def test_gc_cancels_the_jobs_of_dead_owners_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,9 +30,9 @@ def read(folder: Path, app: str, /, **files: str) -> SessionSettings | None:
     return read_session_settings("app:app", [folder])
 
 
-def fields(found: SessionSettings | None, *names: str) -> tuple[Any, ...]:
-    assert found is not None
-    return tuple(getattr(found, name) for name in names)
+def fields(settings: SessionSettings | None, *names: str) -> tuple[Any, ...]:
+    assert settings is not None
+    return tuple(getattr(settings, name) for name in names)
 
 
 def test_an_app_without_a_limit_holds_one_session_and_lacks_the_flag(tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_a_limit_is_a_number_a_variable_or_left_open(
 
 def test_the_limit_in_a_configuration_is_changed_there(tmp_path: Path) -> None:
     config = "CONFIG = ConcurrencyConfig(max_concurrent_envs=7)\n"
-    found = read(tmp_path, config + APP.format("Env, A, O, concurrency_config=CONFIG"))
-    assert fields(found, "function", "call") == ("ConcurrencyConfig", "app.py:4")
+    settings = read(tmp_path, config + APP.format("Env, A, O, concurrency_config=CONFIG"))
+    assert fields(settings, "function", "call") == ("ConcurrencyConfig", "app.py:4")
 
 
 @pytest.mark.parametrize(
@@ -135,8 +135,8 @@ def test_a_factory_makes_a_class_or_hands_out_one_object(
 )
 def test_the_call_that_makes_the_app_is_looked_for(tmp_path: Path, app: str, call: str) -> None:
     server = "from .made import Env\napp = create_app(Env, A, O)\n"
-    found = read(tmp_path, f"{app}from env import Env\n", server__main=server, server__made=CLASS)
-    assert fields(found, "call", "environment", "flag") == (call, "Env", False)
+    settings = read(tmp_path, f"{app}from env import Env\n", server__main=server, server__made=CLASS)
+    assert fields(settings, "call", "environment", "flag") == (call, "Env", False)
 
 
 def test_calls_that_differ_leave_open_what_they_differ_in(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_calls_that_differ_leave_open_what_they_differ_in(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("text", ["", "app = 1\n", "app = (\n", "\0", "from app import app\n", "app = create_app()\n"])
 def test_source_that_says_nothing_is_no_error(tmp_path: Path, text: str) -> None:
-    found = read(tmp_path, text)
-    assert found is None or found.environment is None
+    settings = read(tmp_path, text)
+    assert settings is None or settings.environment is None
 
 
 def test_an_app_that_is_not_there_says_nothing(tmp_path: Path) -> None:
@@ -165,8 +165,13 @@ WORDS = st.lists(st.sampled_from(PIECES.split("|")), max_size=24).map("".join)
 @given(WORDS, WORDS)
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_no_source_is_an_error(tmp_path: Path, app: str, env: str) -> None:
-    found = read(tmp_path, app, env=env)
-    assert found is None or found.function in ("create_app", "create_fastapi_app", "HTTPEnvServer", "ConcurrencyConfig")
+    settings = read(tmp_path, app, env=env)
+    assert settings is None or settings.function in (
+        "create_app",
+        "create_fastapi_app",
+        "HTTPEnvServer",
+        "ConcurrencyConfig",
+    )
 
 
 @pytest.mark.parametrize("command", [["-c", "0", "app:app"], ["app.py"], ["-c", "0", "app:app", "--app-dir", "."]])
@@ -193,10 +198,10 @@ def test_the_app_of_a_process_is_found_by_its_command_line(tmp_path: Path, comma
 
 
 @pytest.mark.parametrize(
-    ("given", "option"), [(["--max-envs", "8"], "--max-envs"), (["--max-envs=8"], "--max-envs"), ([], None)]
+    ("arguments", "option"), [(["--max-envs", "8"], "--max-envs"), (["--max-envs=8"], "--max-envs"), ([], None)]
 )
-def test_an_option_of_the_built_in_server_outranks_its_variable(given: list[str], option: str | None) -> None:
-    command = [sys.executable, "-c", "print(flush=True); input()", "-m", "pytest_openenv_scale.server", *given]
+def test_an_option_of_the_built_in_server_outranks_its_variable(arguments: list[str], option: str | None) -> None:
+    command = [sys.executable, "-c", "print(flush=True); input()", "-m", "pytest_openenv_scale.server", *arguments]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None

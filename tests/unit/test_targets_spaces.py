@@ -38,8 +38,8 @@ def lines() -> list[str]:
 @pytest.fixture(scope="module")
 def address() -> Iterator[tuple[str, int]]:
     """One real server for every Space: what it is told by its variables is not looked at here."""
-    with running_server() as (_, place):
-        host, _, port = place.partition(":")
+    with running_server() as (_, server_address):
+        host, _, port = server_address.partition(":")
         yield host, int(port)
 
 
@@ -84,11 +84,11 @@ def changes(hub: Hub) -> list[tuple[str, Any]]:
 
 
 def test_keys_become_settings_and_variables() -> None:
-    found = parse_space(
+    spec = parse_space(
         parse_target(f"spaces:{ENV},hardware=cpu-upgrade,sleep_time=5m,workers=4,max_envs=64,env.MODE=fast")
     )
-    assert (found.repo_id, found.hardware, found.sleep_time) == (ENV, "cpu-upgrade", 300)
-    assert found.variables == {"MODE": "fast", "WORKERS": "4", "MAX_CONCURRENT_ENVS": "64"}
+    assert (spec.repo_id, spec.hardware, spec.sleep_time) == (ENV, "cpu-upgrade", 300)
+    assert spec.variables == {"MODE": "fast", "WORKERS": "4", "MAX_CONCURRENT_ENVS": "64"}
 
 
 def test_temporary_is_written_without_a_value_wherever_it_stands() -> None:
@@ -426,8 +426,8 @@ def test_a_hub_out_of_reach_at_the_end_is_told_with_all_that_is_left(
     target.__enter__()
     monkeypatch.setattr(api.SpaceApi.runtime, "__defaults__", (0.0,))
     with pytest.MonkeyPatch.context() as down:
-        gone = huggingface_hub.get_session().__class__
-        down.setattr(gone, "send", unreachable)
+        session_class = huggingface_hub.get_session().__class__
+        down.setattr(session_class, "send", unreachable)
         with pytest.raises(TargetError) as caught:
             target.__exit__(None, None, None)
     golden(caught.value)
@@ -454,8 +454,8 @@ def test_a_restart_is_waited_for_also_on_the_hardware_there_is(monkeypatch: pyte
             return api.Runtime(stages.pop(0), "cpu-upgrade", "cpu-upgrade", 3600, 1, "")
 
     monkeypatch.setattr(api, "_FIRST_LOOK_PAUSE_S", 0.0)
-    wanted = api.AppliedChanges("cpu-upgrade", restarts=True)
-    api.wait_until_running(Slow(None, ENV), wanted, lambda: None, lambda line: None, start_s=1800.0)
+    changes = api.AppliedChanges("cpu-upgrade", restarts=True)
+    api.wait_until_running(Slow(None, ENV), changes, lambda: None, lambda line: None, start_s=1800.0)
     assert stages == []
 
 
@@ -589,9 +589,9 @@ def test_gc_deletes_a_temporary_space_but_not_a_later_one_of_its_name(golden: Go
 def test_gc_leaves_what_was_changed_on_another_hub(golden: Golden, hub: Hub, space: Opener) -> None:
     space()
     left = left_by_a_dead_process(settings.new_pending_change("http://127.0.0.9:1", ENV, None, temporary=True))
-    found = gc.collect(["spaces"])
-    assert found.lines == ()
-    golden(found.problems)
+    collected = gc.collect(["spaces"])
+    assert collected.lines == ()
+    golden(collected.problems)
     assert settings.pending_changes() == [left]
 
 
@@ -600,9 +600,9 @@ def test_gc_that_may_not_put_back_says_so_and_keeps_the_entry(golden: Golden, hu
     space(token=None)
     before = settings.SpaceSettings(variables={"WORKERS": None})
     left = left_by_a_dead_process(settings.new_pending_change(hub.url, ENV, None, before=before))
-    found = gc.collect(["spaces"])
-    assert found.lines == ()
-    (problem,) = found.problems
+    collected = gc.collect(["spaces"])
+    assert collected.lines == ()
+    (problem,) = collected.problems
     golden(problem)
     assert settings.pending_changes() == [left]
 

@@ -79,7 +79,7 @@ def test_a_tool_whose_arguments_cannot_be_made_is_passed_over():
 
 
 @pytest.mark.parametrize(
-    ("schema", "asked"),
+    ("schema", "asks"),
     [
         (CALL_TOOL, True),
         (ANY_ACTION, True),
@@ -90,8 +90,8 @@ def test_a_tool_whose_arguments_cannot_be_made_is_passed_over():
         ({"properties": {"tool_name": {}}}, False),
     ],
 )
-def test_only_actions_that_may_be_tool_calls_make_us_ask_for_tools(schema, asked):
-    assert may_call_tools(schema) is asked
+def test_only_actions_that_may_be_tool_calls_make_us_ask_for_tools(schema, asks):
+    assert may_call_tools(schema) is asks
 
 
 JSON = st.recursive(
@@ -117,21 +117,21 @@ def test_whatever_is_listed_never_ends_in_a_traceback(listed):
 
 def answers(**by_path):
     """A server that answers these paths with JSON, everything else with 404; and what it was asked."""
-    asked: list[str] = []
+    paths: list[str] = []
 
     async def script(peer: Peer) -> None:
         head = (await peer.head()).decode()
         path = head.split(" ")[1]
-        asked.append(path)
+        paths.append(path)
         length = next((line.partition(":")[2] for line in head.lower().split("\r\n") if "content-length:" in line), "0")
         request = json.loads(await peer.reader.readexactly(int(length)) or b"{}")
-        found = by_path.get(path.strip("/"))
-        body = json.dumps(found(request) if callable(found) else found).encode()
-        status = "404 Not Found" if found is None else "200 OK"
+        answer = by_path.get(path.strip("/"))
+        body = json.dumps(answer(request) if callable(answer) else answer).encode()
+        status = "404 Not Found" if answer is None else "200 OK"
         peer.send(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         peer.writer.close()
 
-    return script, asked
+    return script, paths
 
 
 def rpc(*tools):
@@ -139,37 +139,37 @@ def rpc(*tools):
 
 
 async def workload_of(action=None, **by_path):
-    script, asked = answers(**by_path)
+    script, paths = answers(**by_path)
     async with scripted(script) as server:
         source = None if action is None else parse_action(action)
         workload = await asyncio.to_thread(find_workload, Endpoint((server.url,), "x", "url"), source, {"seed": 1})
-    return workload, asked
+    return workload, paths
 
 
 @pytest.mark.parametrize("schema", [CALL_TOOL, ANY_ACTION])
 async def test_a_tool_is_called_with_what_it_asks_for(schema):
-    workload, asked = await workload_of(schema={"action": schema}, mcp=rpc(tool("echo", "message")))
+    workload, paths = await workload_of(schema={"action": schema}, mcp=rpc(tool("echo", "message")))
     assert workload.actions == ({"type": "call_tool", "tool_name": "echo", "arguments": {"message": "hello"}},)
     assert (workload.source, workload.waits, workload.reset) == ("tool echo", False, {"seed": 1})
-    assert asked == ["/schema", "/mcp"]
+    assert paths == ["/schema", "/mcp"]
 
 
 async def test_tools_that_mcp_does_not_list_are_listed_by_the_action():
     listing = {"observation": {"tools": [{"name": "look", "input_schema": {}}]}, "done": False}
-    workload, asked = await workload_of(
+    workload, paths = await workload_of(
         schema={"action": CALL_TOOL},
         mcp={"error": {"code": -32603, "message": "Environment does not support MCP"}},
         step=lambda request: listing if request == {"action": {"type": "list_tools"}} else None,
     )
     assert workload.actions[0]["tool_name"] == "look"
-    assert asked == ["/schema", "/mcp", "/step"]
+    assert paths == ["/schema", "/mcp", "/step"]
 
 
 async def test_without_a_listing_the_action_is_made_as_ever():
     workload, _ = await workload_of(schema={"action": CALL_TOOL})
     assert (workload.source, workload.made_up) == ("/schema", True)
-    workload, asked = await workload_of(schema={"action": TEXT})
-    assert (workload.actions, asked) == (({"message": "hello"},), ["/schema"])
+    workload, paths = await workload_of(schema={"action": TEXT})
+    assert (workload.actions, paths) == (({"message": "hello"},), ["/schema"])
 
 
 REFUSED = {"type": "object", "required": ["name"], "properties": {"name": {"type": "string", "pattern": "\\p{L}"}}}
@@ -194,9 +194,9 @@ async def test_checks_go_on_without_an_action_where_none_can_be_made_and_a_sweep
 
 async def test_a_tool_that_is_named_is_called_with_the_arguments_it_asks_for():
     tools = rpc(tool("look"), tool("run_code", "code"))
-    workload, asked = await workload_of('{"tool_name": "run_code"}', mcp=tools)
+    workload, paths = await workload_of('{"tool_name": "run_code"}', mcp=tools)
     assert workload.actions == ({"type": "call_tool", "tool_name": "run_code", "arguments": {"code": "hello"}},)
-    assert asked == ["/mcp"]
+    assert paths == ["/mcp"]
 
 
 async def test_a_tool_that_is_not_there_is_a_mistake_with_a_suggestion():
@@ -206,5 +206,5 @@ async def test_a_tool_that_is_not_there_is_a_mistake_with_a_suggestion():
 
 async def test_an_action_that_is_whole_asks_nothing():
     action = {"type": "call_tool", "tool_name": "look", "arguments": {}}
-    workload, asked = await workload_of(action, mcp=rpc(tool("run")))
-    assert (workload.actions, asked) == ((action,), [])
+    workload, paths = await workload_of(action, mcp=rpc(tool("run")))
+    assert (workload.actions, paths) == ((action,), [])

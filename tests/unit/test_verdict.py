@@ -120,30 +120,32 @@ cells = st.lists(st.sampled_from([True, False, None]), min_size=1, max_size=7)
 
 def curve_of(passed):
     kinds = {True: {}, False: {"failed": 1}, None: {"findings": BUSY}}
-    return [a_summary(2**place, **kinds[outcome]) for place, outcome in enumerate(passed)]
+    return [a_summary(2**position, **kinds[outcome]) for position, outcome in enumerate(passed)]
 
 
 @given(cells)
 def test_max_batch_is_where_the_batches_that_pass_end(passed):
-    leading = next((place for place, outcome in enumerate(passed) if outcome is not True), len(passed))
+    leading = next((position for position, outcome in enumerate(passed) if outcome is not True), len(passed))
     assert judge(*curve_of(passed), slo=an_slo(success=1.0)).max_batch == (2 ** (leading - 1) if leading else None)
 
 
 @given(cells, st.integers(1, 128))
-def test_no_failure_turned_into_a_pass_makes_a_verdict_worse(passed, asked):
+def test_no_failure_turned_into_a_pass_makes_a_verdict_worse(passed, batch_asked):
     ranks = [MISSED, INCONCLUSIVE, MET]
-    slo = an_slo(success=1.0, max_batch=asked)
+    slo = an_slo(success=1.0, max_batch=batch_asked)
     before = judge(*curve_of(passed), slo=slo)
-    for place in range(len(passed)):
-        after = judge(*curve_of([*passed[:place], True, *passed[place + 1 :]]), slo=slo)
+    for position in range(len(passed)):
+        after = judge(*curve_of([*passed[:position], True, *passed[position + 1 :]]), slo=slo)
         assert (after.max_batch or 0) >= (before.max_batch or 0)
         assert ranks.index(after.outcome) >= ranks.index(before.outcome)
 
 
 @given(cells, st.integers(1, 128), st.integers(0, 128))
-def test_asking_for_less_is_never_judged_worse(passed, asked, more):
+def test_asking_for_less_is_never_judged_worse(passed, batch_asked, more):
     ranks = [MISSED, INCONCLUSIVE, MET]
-    less, greater = (judge(*curve_of(passed), slo=an_slo(success=1.0, max_batch=n)) for n in (asked, asked + more))
+    less, greater = (
+        judge(*curve_of(passed), slo=an_slo(success=1.0, max_batch=n)) for n in (batch_asked, batch_asked + more)
+    )
     assert ranks.index(less.outcome) >= ranks.index(greater.outcome)
 
 
@@ -191,15 +193,15 @@ def test_without_any_slo_a_curve_in_doubt_is_inconclusive():
 
 
 @pytest.mark.parametrize(
-    ("cells", "known"),
+    ("cells", "max_batch_known"),
     [
         ((a_summary(4, findings=BUSY), a_summary(8)), None),
         ((a_summary(4), a_summary(8, findings=BUSY), a_summary(16)), 4),
     ],
 )
-def test_without_any_slo_a_cell_in_doubt_leaves_max_batch_open(cells, known):
+def test_without_any_slo_a_cell_in_doubt_leaves_max_batch_open(cells, max_batch_known):
     verdict = judge(*cells)
-    assert (verdict.outcome, decided(verdict), verdict.max_batch) == (MET, (None, "no_limit"), known)
+    assert (verdict.outcome, decided(verdict), verdict.max_batch) == (MET, (None, "no_limit"), max_batch_known)
     assert doubts(verdict) == [("client", "cpu")]
 
 
@@ -321,8 +323,8 @@ def test_pings_without_an_answer_are_told_and_decide_nothing(after_s, cause):
 
 
 def test_what_leaves_a_batch_in_doubt_comes_before_what_is_only_told():
-    told, doubted = a_summary(8, client=UNANSWERED), a_summary(8, repetition=2, findings=BUSY)
-    verdict = judge(told, doubted, slo=an_slo(success=0.9))
+    unanswered, doubted = a_summary(8, client=UNANSWERED), a_summary(8, repetition=2, findings=BUSY)
+    verdict = judge(unanswered, doubted, slo=an_slo(success=0.9))
     assert (verdict.outcome, doubts(verdict)) == (INCONCLUSIVE, [("client", "cpu"), ("pongs", "ended")])
 
 

@@ -52,14 +52,14 @@ SEEN_LATE = (ClientFinding("http_lag", "HTTP answers were seen late, p50 6 ms an
 A, B = "127.0.0.2:8000", "127.0.0.3:8000"
 
 
-def viewed(*summaries: CellSummary, batches: tuple[int, ...] = (), slo: Slo | None = None, **asked: Any) -> CurveView:
+def viewed(*summaries: CellSummary, batches: tuple[int, ...] = (), slo: Slo | None = None, **limits: Any) -> CurveView:
     """Judge a curve of these cells; what is asked is a limit by name, or an argument of `judge_curve`."""
-    options = {name: asked.pop(name) for name in ("repetitions", "cores", "notes", "warm_up") if name in asked}
+    options = {name: limits.pop(name) for name in ("repetitions", "cores", "notes", "warm_up") if name in limits}
     curve = a_curve(*(batches or tuple(sorted({summary.batch for summary in summaries})) or (1,)))
     if summaries:
         curve = replace(summaries[0].cell.curve, batches=curve.batches)
     counted, set_aside = split_attempts(summaries)
-    return CurveView(curve, counted, judge_curve(curve, summaries, slo or an_slo(**asked), **options), set_aside)
+    return CurveView(curve, counted, judge_curve(curve, summaries, slo or an_slo(**limits), **options), set_aside)
 
 
 def slow(batch: int = 200, *, phase: str = "total", p99: float = 2.61, unqueued: float = 2.61, **fields: Any) -> Any:
@@ -320,21 +320,21 @@ LIMITS_ASKED = {
 
 
 @given(st.fixed_dictionaries({}, optional=LIMITS_ASKED), st.integers(0, 8), st.booleans())
-def test_a_verdict_names_every_limit_that_was_judged(asked: dict[str, Any], failed: int, busy: bool) -> None:
+def test_a_verdict_names_every_limit_that_was_judged(limits: dict[str, Any], failed: int, busy: bool) -> None:
     cells = a_summary(4), a_summary(8, failed=failed, findings=BUSY if busy else ())
-    view = viewed(*cells, cores=2, **asked)
-    said = headline(view) if view.verdict.outcome is Outcome.MET else " ".join(line.text for line in reason_lines(view))
+    view = viewed(*cells, cores=2, **limits)
+    text = headline(view) if view.verdict.outcome is Outcome.MET else " ".join(line.text for line in reason_lines(view))
     judged = [each for each in view.verdict.limits if each.limit and each.outcome is not Outcome.INCONCLUSIVE]
     of_cells = () if view.verdict.outcome is Outcome.INCONCLUSIVE else view.verdict.slo.cell_limits
     names = {each.limit for each in judged} | {limit.kind.figure for limit in of_cells}
-    assert {name for name in names if name not in said} == set()
+    assert {name for name in names if name not in text} == set()
 
 
 def test_what_is_no_contradiction_does_not_read_as_one() -> None:
     view = viewed(a_summary(1), a_summary(8, failed=4))
     assert view.verdict.outcome is Outcome.MET
-    said = "no limit was asked for; max batch 1, as batch 8 misses success ≥ 95 % (default), which fails no test"
-    assert headline(view) == f"SLO met: {said}"
+    sentence = "no limit was asked for; max batch 1, as batch 8 misses success ≥ 95 % (default), which fails no test"
+    assert headline(view) == f"SLO met: {sentence}"
     assert headline(viewed(a_summary(1), a_summary(8))).endswith("max batch 8 by success ≥ 95 % (default)")
 
 
@@ -514,7 +514,7 @@ def test_a_refusal_of_the_platform_says_so(golden: Golden) -> None:
 # --- nothing without words
 
 
-def made(module: ModuleType, function: str, position: int) -> set[str]:
+def literals_of(module: ModuleType, function: str, position: int) -> set[str]:
     """The texts that a module's calls of a function pass at this position, by a name or a condition too."""
     nodes = list(ast.walk(ast.parse(inspect.getsource(module))))
     assigned = [(ast.unparse(node.targets[0]), node.value) for node in nodes if isinstance(node, ast.Assign)]
@@ -537,7 +537,7 @@ def made(module: ModuleType, function: str, position: int) -> set[str]:
 def test_every_cause_of_a_verdict_on_a_curve_is_told_above() -> None:
     limits = [limit for view in HEADLINES for limit in view.verdict.limits]
     named = {(limit.limit and LIMITS[limit.limit].family, limit.cause) for limit in limits}
-    assert {cause for _, cause in named} == made(curve_rules, "LimitVerdict", 2)
+    assert {cause for _, cause in named} == literals_of(curve_rules, "LimitVerdict", 2)
     assert {cause for family, cause in named if family is None} == set(verdicts_in_words._OF_CURVE)
     assert {family for family, _ in named if family} == set(verdicts_in_words._OF_LIMIT)
     outcomes = {"reached": Outcome.MET, "broken": Outcome.MISSED, "open": Outcome.INCONCLUSIVE}
@@ -558,8 +558,8 @@ def test_every_kind_of_reason_is_told_above() -> None:
     reasons = [reason for view, _ in REASONS for reason in view.verdict.reasons]
     kinds = {reason.kind for reason in reasons}
     assert kinds == set(verdicts_in_words._OF_REASON)
-    assert kinds == made(cell_rules, "case.reason", 0) | made(cell_rules, "Reason", 0)
-    assert made(cell_rules, "case.reason", 1) <= {reason.cause for reason in reasons}
+    assert kinds == literals_of(cell_rules, "case.reason", 0) | literals_of(cell_rules, "Reason", 0)
+    assert literals_of(cell_rules, "case.reason", 1) <= {reason.cause for reason in reasons}
     assert {"died", "out", "back"} <= {reason.cause for reason in reasons}
     assert set(verdicts_in_words._CLIENT_REMEDIES) <= {reason.figures.get("code") for reason in reasons}
 
@@ -570,7 +570,7 @@ def test_every_cause_of_a_refusal_is_told_above() -> None:
     assert {f"http_{code}" for code in refusals_in_words._STATUSES} <= causes
     assert {f"closed_{code}" for code in refusals_in_words._CLOSED} <= causes
     assert set(refusals_in_words._VERBS) <= causes
-    assert made(refusals, "refusal", 0) <= causes
+    assert literals_of(refusals, "refusal", 0) <= causes
 
 
 def test_a_cause_without_words_is_an_error(golden: Golden) -> None:
@@ -607,7 +607,7 @@ PLACES = st.tuples(st.sampled_from([1, 8, 64]), st.integers(1, 2))
 def test_every_verdict_has_words_on_one_line(
     cells: dict[tuple[int, int], Mapping[str, Any]],
     limits: list[str],
-    asked: int,
+    limit: int,
     wait: float | None,
     cores: int | None,
 ) -> None:
@@ -615,7 +615,7 @@ def test_every_verdict_has_words_on_one_line(
         a_summary(batch, repetition=repetition, cell=a_cell(batch, wait=wait), **fields)
         for (batch, repetition), fields in cells.items()
     ]
-    slo = an_slo(**{name: 0.5 if name == "success" else asked for name in limits})
+    slo = an_slo(**{name: 0.5 if name == "success" else limit for name in limits})
     view = viewed(*summaries, batches=(1, 8, 64), slo=slo, cores=cores)
     texts = [line.text for line in [*reason_lines(view), *further_reasons(view)]]
     texts += [breach_words(breach) for cell in view.verdict.cells for breach in cell.breaches]

@@ -41,14 +41,14 @@ def message(data) -> bytes:
 def warmed_up(reset, *steps, wait_s=None, http=False, keep_sample=True, **row) -> WarmUp:
     encode = (lambda data: json.dumps(data).encode()) if http else message
     action = {"action": {"move": 1}} if http else {"type": "step", "data": {"move": 1}}
-    said = SessionMessages(
+    messages = SessionMessages(
         b'{"type":"reset","data":{}}',
         (json.dumps(action).encode(),),
         (("reset", encode(reset)), *(("step", encode(step)) for step in steps)),
     )
     row = a_row(**{"steps_done": len(steps), "step_latencies": [0.01] * len(steps), **row})
     mode = "http" if http else "ws"
-    return read_warm_up(mode, wait_s, result(row, messages=said), made_action=False, keep_sample=keep_sample)
+    return read_warm_up(mode, wait_s, result(row, messages=messages), made_action=False, keep_sample=keep_sample)
 
 
 @pytest.mark.parametrize("http", [False, True])
@@ -77,13 +77,13 @@ def test_done_with_the_first_step_is_an_episode_of_one_turn():
 
 
 def test_what_did_not_succeed_is_counted_and_is_no_error():
-    lost = {"observation": {"success": False}, "done": False}
-    warm_up = warmed_up(FINE, lost, lost)
+    failed_step = {"observation": {"success": False}, "done": False}
+    warm_up = warmed_up(FINE, failed_step, failed_step)
     assert (warm_up.played, warm_up.unsuccessful_steps, warm_up.step_errors) == (True, 2, 0)
 
 
 @pytest.mark.parametrize(
-    ("wait_s", "took", "ignored"),
+    ("wait_s", "latencies", "ignored"),
     [
         (0.1, [0.05, 0.089], True),
         (0.1, [0.05, 0.091], False),
@@ -92,8 +92,8 @@ def test_what_did_not_succeed_is_counted_and_is_no_error():
         (1, [], False),
     ],
 )
-def test_a_wait_is_ignored_where_every_step_is_faster(wait_s, took, ignored):
-    assert warmed_up(FINE, *[FINE] * len(took), wait_s=wait_s, step_latencies=took).ignores_wait is ignored
+def test_a_wait_is_ignored_where_every_step_is_faster(wait_s, latencies, ignored):
+    assert warmed_up(FINE, *[FINE] * len(latencies), wait_s=wait_s, step_latencies=latencies).ignores_wait is ignored
 
 
 def observed(**fields: Any) -> dict[str, Any]:
@@ -134,8 +134,8 @@ def test_the_sample_is_the_first_action_and_the_start_of_its_answer():
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"null", b'{"type":1}', b'{"data":[]}', b"\xff", b"[" * 100_000])
 def test_answers_that_are_no_observations_are_no_errors(text):
-    said = SessionMessages(b"{}", (text,), (("reset", text), ("step", text)))
-    warm_up = read_warm_up("ws", 0.1, result(a_row(), messages=said), made_action=True, keep_sample=True)
+    messages = SessionMessages(b"{}", (text,), (("reset", text), ("step", text)))
+    warm_up = read_warm_up("ws", 0.1, result(a_row(), messages=messages), made_action=True, keep_sample=True)
     assert (warm_up.played, warm_up.steps) == (True, 1)
 
 
@@ -145,8 +145,8 @@ def test_half_a_surrogate_pair_is_shown_as_far_as_a_file_takes_it():
 
 
 def test_a_reset_that_failed_is_a_failure_and_not_an_answer():
-    said = SessionMessages(b"{}", (b"{}",), (("reset", b'{"error":"crashed"}'),))
-    assert read_warm_up("http", 0.1, result(a_failure(), messages=said), made_action=True, keep_sample=True).played
+    messages = SessionMessages(b"{}", (b"{}",), (("reset", b'{"error":"crashed"}'),))
+    assert read_warm_up("http", 0.1, result(a_failure(), messages=messages), made_action=True, keep_sample=True).played
 
 
 def test_a_few_steps_are_taken_where_they_do_not_take_long():
@@ -196,10 +196,10 @@ def test_errors_of_a_whole_cell_that_no_session_alone_gets_are_of_load():
 
 
 def test_sessions_whose_step_failed_after_an_error_are_among_those_that_were_looked_at():
-    lost = [a_row(number, success=False, steps_done=0, step_latencies=[]) for number in range(4)]
+    failed_rows = [a_row(number, success=False, steps_done=0, step_latencies=[]) for number in range(4)]
     refused = [a_failure(number) for number in range(4, 8)]
     for errors in (1, 2, 4):
-        judged = SoloSessions(Alone()).judge(result(*lost, *refused, errors=range(errors)))
+        judged = SoloSessions(Alone()).judge(result(*failed_rows, *refused, errors=range(errors)))
         assert (judged.count, judged.alone) == (errors, 0 if errors == 1 else solo_sessions_needed(errors, 4))
 
 

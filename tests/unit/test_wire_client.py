@@ -115,8 +115,8 @@ def http_server_of(exchange: Exchange) -> Callable[[Peer], Awaitable[None]]:
         assert head.startswith(f"{exchange.method} {exchange.path} ")
         lines = [line.lower() for line in head.split("\r\n")]
         length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))
-        heard = json.loads(await peer.reader.readexactly(length))
-        assert heard == (request_body(exchange) or ({"action": {}} if exchange.path == "/step" else {}))
+        sent_body = json.loads(await peer.reader.readexactly(length))
+        assert sent_body == (request_body(exchange) or ({"action": {}} if exchange.path == "/step" else {}))
         if exchange.status is None:
             peer.writer.close()
             return

@@ -144,8 +144,8 @@ async def answered(http: aiohttp.ClientSession, address: str, exchange: Exchange
     timeout = aiohttp.ClientTimeout(total=ANSWER_S)
     async with http.request(exchange.method, url, data=body, headers=headers, timeout=timeout) as reply:
         assert reply.content_type == "application/json"
-        said = await reply.json()
-    return reply.status, settle(schema_outline(said) if exchange.path == "/schema" else said)
+        answer = await reply.json()
+    return reply.status, settle(schema_outline(answer) if exchange.path == "/schema" else answer)
 
 
 async def test_http_is_answered_as_by_the_same_environment_on_openenv(server):
