@@ -391,6 +391,12 @@ async def test_quiet_sessions_that_cannot_step_are_asked_for_their_state():
     assert quiet_sessions(holding).outcome is MET  # This one's state is there in any case.
 
 
+async def test_of_slow_sessions_that_were_quiet_two_step_and_the_others_tell_their_state():
+    async with scripted(forgetful(8.0)) as server:
+        found = await hold(subject(server.url, timeout_s=20.0, slowest_single_s=1.5), 4, idle_s=5.0)
+    assert (len(found.quiet.gone), quiet_sessions(found).outcome) == (2, MISSED)
+
+
 async def test_without_quiet_nothing_is_said_of_it():
     async with served(limit=4) as url:
         holding = await hold(make_subject(url), 2)

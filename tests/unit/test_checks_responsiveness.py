@@ -53,6 +53,14 @@ def test_a_step_that_blocks_the_loop_fails_both(golden: Golden, monkeypatch: pyt
     assert "asyncio.to_thread" in str(slow.remedy)
 
 
+def test_one_round_is_enough_where_a_step_takes_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(responsiveness, "SLOW_STEP_S", 0.0)
+    with served("blocking_step", monkeypatch) as asked:
+        result = run_check(asked, responsiveness.health)
+    assert (result.outcome, result.figures["rounds"]) == (CheckOutcome.MISSED, 1)
+    assert "so it was in the one round there was time for" in result.details
+
+
 def test_a_session_that_is_served_last_is_no_blocking(monkeypatch: pytest.MonkeyPatch) -> None:
     with served("unfair_lock", monkeypatch, 8) as asked:
         for check in (responsiveness.health, responsiveness.parallel):

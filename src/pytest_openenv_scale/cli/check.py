@@ -31,6 +31,9 @@ _TIMEOUT, _IDLE = "30s", "5s"
 _QUESTIONS_S = 60.0
 """How long all questions may take, in seconds, once a first session was waited for, which may take the timeout."""
 
+_RESERVE_S = 5.0
+"""How long before the time that is printed questions end, in seconds: what they found is then judged and printed."""
+
 _WAIT_S = 0.02
 """How long each step of a held session is asked to take, in seconds, where the environment takes a wait."""
 
@@ -228,7 +231,7 @@ def _make_subject(options: _Options, endpoint: Endpoint, progress: Progress) -> 
         schema=server_schema(endpoint.urls[0], endpoint.headers, endpoint.network),
         must_play=options.played == "required",
         report_progress=progress.show,
-        deadline=progress.began + options.bound_s,
+        deadline=progress.began + options.bound_s - _RESERVE_S,
     )
 
 

@@ -172,6 +172,9 @@ class HoldResult:
         return max(0, self.limit - self.held) if self.limit is not None and self.refused else 0
 
 
+_SLOW_S, _FEW = 1.0, 2
+"""Where a lone session waits so many seconds for an answer, so few of the quiet ones step, as steps may come in turn."""
+
 _REAPED_EVERY_S, _REAPED_SHARE = 5.0, 0.25
 
 
@@ -316,8 +319,10 @@ class _Holding:
         has_state = (await subject.learn(single_session)).has_state
         patience_s = subject.patience_among(len(sessions))
 
+        stepping = len(sessions) if subject.slowest_single_s < _SLOW_S or not has_state else _FEW
+
         async def ask(number: int, session: RawSession) -> Answer:
-            if self._asked_to_step:
+            if self._asked_to_step and number < stepping:
                 return await session.step(quick_action(subject, session, 0, number=number), patience_s=patience_s)
             if has_state:
                 return await session.state(patience_s=patience_s)

@@ -68,7 +68,7 @@ class CheckVerdict:
 
 
 def questions(sessions: int, idle_s: float = 0.0) -> tuple[Question, ...]:
-    """Return the questions for a server that is to hold `sessions` sessions, in order.
+    """Return the questions for a server that is to hold `sessions` sessions, in order: those that take long come last.
 
     Sessions are left quiet for `idle_s` seconds; 0: that is not asked.
     """
@@ -109,6 +109,13 @@ def questions(sessions: int, idle_s: float = 0.0) -> tuple[Question, ...]:
             "client", "comparing with the stock client", patient, "the stock client would give up", needs="sessions"
         ),
         Question(
+            "health", "stepping, and asking /health meanwhile", health, "a step blocks the others", uses_slots=True
+        ),
+        Question("parallel", "stepping at once", parallel, "a step blocks the others", uses_slots=True),
+        Question("replies", "measuring replies", largest_reply, needs="sessions"),
+        Question("handshake", "reading the handshake", handshake, needs="sessions"),
+        Question("validate", "asking what openenv validate asks", http_endpoints, needs="http"),
+        Question(
             "isolation", "playing sessions side by side", interleaved, "sessions are not isolated", uses_slots=True
         ),
         Question(
@@ -119,14 +126,7 @@ def questions(sessions: int, idle_s: float = 0.0) -> tuple[Question, ...]:
             uses_slots=True,
         ),
         Question("seed", "playing one seed twice", repeatable, uses_slots=True),
-        Question(
-            "health", "stepping, and asking /health meanwhile", health, "a step blocks the others", uses_slots=True
-        ),
-        Question("parallel", "stepping at once", parallel, "a step blocks the others", uses_slots=True),
-        Question("replies", "measuring replies", largest_reply, needs="sessions"),
-        Question("handshake", "reading the handshake", handshake, needs="sessions"),
         Question("messages", "sending what no client should", odd_messages, needs="sessions", uses_slots=True),
-        Question("validate", "asking what openenv validate asks", http_endpoints, needs="http"),
     )
 
 
@@ -232,7 +232,7 @@ def _capacity_text(result: CheckResult, sessions: int) -> str:
 DEFAULT_LIMIT_BYTES = 1024 * 1024
 """The largest message the `websockets` library reads unless it is told otherwise, in bytes (its `max_size`)."""
 
-_SLOW_RESET_S = 3.0
+_SLOW_S = 1.5
 _STEPS, _PLAY_S = 20, 1.5
 """The most steps of the session, and after how many seconds no further one is taken."""
 
@@ -240,10 +240,10 @@ _STEPS, _PLAY_S = 20, 1.5
 async def play_session(subject: Subject) -> SingleSession:
     """Play one session of up to 20 steps without a wait; call it as `subject.learn(play_session)`.
 
-    Where one reset takes seconds, the session that played first is returned.
+    Where a reset or a step takes seconds, the session that played first is returned.
     """
     single = await subject.learn(single_session)
-    if (single.reset.latency_s or 0.0) >= _SLOW_RESET_S:
+    if max(single.reset.latency_s or 0.0, single.step_s) >= _SLOW_S:
         return single
     reset = subject.reset_data(subject.seed)
     return await play_single(subject, reset, 0.0, most_steps=_STEPS, longest_s=_PLAY_S, ask_states=False)
