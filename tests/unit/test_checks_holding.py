@@ -393,7 +393,7 @@ async def test_quiet_sessions_that_cannot_step_are_asked_for_their_state():
 
 async def test_of_slow_sessions_that_were_quiet_two_step_and_the_others_tell_their_state():
     async with scripted(forgetful(8.0)) as server:
-        found = await hold(subject(server.url, timeout_s=20.0, slowest_single_s=1.5), 4, idle_s=5.0)
+        found = await hold(make_subject(server.url, timeout_s=20.0, slowest_single_s=1.5), 4, idle_s=5.0)
     assert (len(found.quiet.gone), quiet_sessions(found).outcome) == (2, MISSED)
 
 

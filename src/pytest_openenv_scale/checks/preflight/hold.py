@@ -173,7 +173,7 @@ class HoldResult:
 
 
 _SLOW_S, _FEW = 1.0, 2
-"""Where a lone session waits so many seconds for an answer, so few of the quiet ones step, as steps may come in turn."""
+"""Where a lone session waits so many seconds for an answer, so few quiet ones step, as steps may come in turn."""
 
 _REAPED_EVERY_S, _REAPED_SHARE = 5.0, 0.25
 
