@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -36,11 +37,12 @@ def command(*arguments: str) -> list[str]:
 
 
 def check(*arguments: str, **environ: str) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error, both with single spaces."""
+    """Exit code, standard output and standard error, both with single spaces, without what it was doing meanwhile."""
     done = subprocess.run(
         command(*arguments), capture_output=True, text=True, env={**ENVIRON, **environ}, timeout=240, check=False
     )
-    return done.returncode, " ".join(done.stdout.split()), " ".join(done.stderr.split())
+    errors = (line for line in done.stderr.splitlines() if not re.search(r"… \d+ s of \d+ s$", line))
+    return done.returncode, " ".join(done.stdout.split()), " ".join(" ".join(errors).split())
 
 
 def answers(file: Path) -> dict[str, dict[str, Any]]:
