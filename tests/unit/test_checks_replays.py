@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from checking_subjects import subject
+from checking_subjects import make_subject
 from pytest_openenv_scale.checks.isolation.replays import (
     MAX_CHANCE,
     Deviations,
@@ -99,5 +99,5 @@ async def test_a_server_that_does_not_answer_alone_leaves_it_open() -> None:
 
 
 def test_before_a_deadline_a_part_of_the_time_is_spent_on_it() -> None:
-    assert replay_s(subject("http://127.0.0.1:1")) == 60.0
-    assert 0 < replay_s(subject("http://127.0.0.1:1", deadline=time.monotonic() + 40.0)) <= 10.0
+    assert replay_s(make_subject("http://127.0.0.1:1")) == 60.0
+    assert 0 < replay_s(make_subject("http://127.0.0.1:1", deadline=time.monotonic() + 40.0)) <= 10.0
