@@ -94,6 +94,12 @@ def test_a_range_goes_on_to_the_number_beyond_the_batch_that_is_needed(inner):
     assert curve_of(inner).verdict.max_batch == 37
 
 
+def test_a_batch_that_is_needed_may_lie_beyond_the_range(inner):
+    write_test(inner, '(search="1..16")', "max_batch=37, success=1")
+    inner.run(*CAPACITY).assert_outcomes(passed=1)
+    assert curve_of(inner).verdict.max_batch == 37
+
+
 def test_limits_without_a_capacity_define_max_batch_and_fail_only_where_nothing_passes(inner):
     write_test(inner, "(search=True)", 'success=1, total_p99="60s"')
     inner.run(*CAPACITY).assert_outcomes(passed=1)

@@ -18,7 +18,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.engine.allowance import Allowance
 from pytest_openenv_scale.engine.search import MOST_PROBES, Search, highest_cost
 from pytest_openenv_scale.results.outcome import Probe
-from pytest_openenv_scale.verdict.bracket import Bracket, drift_of, leaked_bytes
+from pytest_openenv_scale.verdict.bracket import Bracket, drift_of, grown_bytes
 from simulated_server import KINDS, PLAN, PRECISION, REPETITIONS, STEADY, SimulatedServer, answer, search
 
 
@@ -175,10 +175,10 @@ def test_a_slope_is_called_one():
 def test_memory_that_grows_with_every_repetition_is_a_leak():
     mib = 2**20
     growing = [(1, 50 * mib), (512, 60 * mib), *((256, (100 + 10 * at) * mib) for at in range(6))]
-    assert leaked_bytes(growing) == pytest.approx(50 * mib / (5 * 256))
-    assert leaked_bytes([*growing[:-1], (256, 139 * mib)]) is None
-    assert leaked_bytes([(batch, 100 * mib) for batch, _ in growing]) is None
-    assert leaked_bytes([(1, None), (2, None)]) is None
+    assert grown_bytes(growing) == pytest.approx(50 * mib / (5 * 256))
+    assert grown_bytes([*growing[:-1], (256, 139 * mib)]) is None
+    assert grown_bytes([(batch, 100 * mib) for batch, _ in growing]) is None
+    assert grown_bytes([(1, None), (2, None)]) is None
 
 
 RUNS = 50

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -93,6 +94,7 @@ def test_a_page_has_a_row_per_repetition_with_what_became_of_it() -> None:
     rows = [line for line in page if line.startswith("|") and ("✓ " in line or "✗ " in line) and "%" not in line[:9]]
     assert [int(row.split("|")[1].replace(",", "")) for row in rows[-len(SLOPE) :]] == [batch for batch, _ in SLOPE]
     assert sum("passes in a part of its repetitions" in row for row in rows) == 1
+    assert "spread unknown" not in "\n".join(page)
 
 
 def test_every_repetition_is_a_row_in_its_order() -> None:
@@ -181,3 +183,13 @@ def test_a_search_has_regressed_only_where_what_fails_now_is_beyond_what_is_allo
     change = next(change for change in compared.curves[0].changes if change.metric == "max_batch")
     assert (change.status, change.why.cause) == (status, cause)
     assert not any("not asked" in remark for remark in compared.curves[0].remarks)
+
+
+def test_memory_that_grew_is_told_as_what_was_seen_and_no_more() -> None:
+    view = CASES["cliff"].curves[0]
+    search = view.verdict.search
+    assert search is not None
+    verdict = replace(view.verdict, search=replace(search, grown_bytes=6300.0))
+    (sentence,) = (text for text in search_sentences(replace(view, verdict=verdict)) if "memory" in text)
+    assert "grew by 6.3 kB a session" in sentence
+    assert "-m churn" in sentence

@@ -131,7 +131,9 @@ def search_of(slo: Slo, settings: Settings, *, on_loopback: bool) -> SearchPlan:
     search, limit = settings.search, slo.limit("max_batch")
     needed = None if limit is None else int(limit.allowed)
     most = most_sessions_of_client(settings.processes)
-    high = needed if needed and search.high is None else search.largest(on_loopback=on_loopback)
+    only_needed = needed is not None and search.high is None
+    largest = 1 if only_needed else search.largest(on_loopback=on_loopback)
+    high = max(largest, needed or 1)
     bound = "auto" if search.high is None else "range"
     if high > most:
         high, bound = max(most, search.low), "client"
@@ -141,8 +143,8 @@ def search_of(slo: Slo, settings: Settings, *, on_loopback: bool) -> SearchPlan:
         precision=settings.precision,
         repetitions=settings.repetitions,
         first=tuple(settings.batches),
-        hints=(needed,) if needed and search.high is not None else (),
-        needed=needed if search.high is None else None,
+        hints=(needed,) if needed and not only_needed else (),
+        needed=needed if only_needed else None,
         bound=bound,
     )
 

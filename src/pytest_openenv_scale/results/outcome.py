@@ -295,7 +295,7 @@ class SearchOutcome(Jsonable):
     `shape` is cliff where passing ends at once and slope where some batch at the edge passed in a part of its
     repetitions. `exceptions` are batches below max batch that failed once, or above the smallest failing one that
     passed: the curve is not monotonic there. `drift` says that what the server holds fell or rose meanwhile.
-    `leaked_bytes` is by how much its memory grew per session though no more were open than before; None where it did
+    `grown_bytes` is by how much its memory grew per session though no more were open than before; None where it did
     not.
     """
 
@@ -305,7 +305,7 @@ class SearchOutcome(Jsonable):
     shape: Literal["cliff", "slope"] | None = None
     exceptions: tuple[int, ...] = ()
     drift: Literal["fell", "rose"] | None = None
-    leaked_bytes: float | None = None
+    grown_bytes: float | None = None
 
     @property
     def sessions(self) -> int:

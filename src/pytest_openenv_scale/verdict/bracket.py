@@ -187,11 +187,11 @@ def _likelihood(observations: Sequence[tuple[float, float, bool]], edge: float, 
 _LEAK_SHARE, _LEAK_BYTES, _LEAK_POINTS = 0.05, 8 * 2**20, 4
 
 
-def leaked_bytes(resident: Sequence[tuple[int, int | None]]) -> float | None:
+def grown_bytes(resident: Sequence[tuple[int, int | None]]) -> float | None:
     """Return by how many bytes a session a server grew once it had held its most; None where it did not, or unknown.
 
     `resident` holds the batch of every repetition and the memory of the server before it. Only what grew from one to
-    the next without exception, by 5 % and 8 MiB at least, is taken for a leak.
+    the next without exception, by 5 % and 8 MiB at least, is told: a leak, or an allocator that still settles.
     """
     known = [(batch, size) for batch, size in resident if size is not None]
     largest = max(range(len(known)), key=lambda at: known[at][0], default=0)

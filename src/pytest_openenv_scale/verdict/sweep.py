@@ -24,7 +24,7 @@ from pytest_openenv_scale.results.outcome import (
     combine_outcomes,
 )
 
-from .bracket import Bracket, drift_of, leaked_bytes
+from .bracket import Bracket, drift_of, grown_bytes
 from .cell import judge_cell
 from .refusals import name_refusals
 
@@ -116,7 +116,7 @@ def _search_outcome(
     bracket = Bracket.of(probes, plan.repetitions)
     drift = drift_of(probes, plan.precision) if plan.needed is None else None
     resident = [(summary.batch, first.rss_bytes) for summary in ordered if (first := summary.server.first)]
-    return SearchOutcome(plan, stop, probes, bracket.shape, bracket.exceptions, drift, leaked_bytes(resident))
+    return SearchOutcome(plan, stop, probes, bracket.shape, bracket.exceptions, drift, grown_bytes(resident))
 
 
 def _needed_sessions(slo: Slo) -> int | None:

@@ -503,5 +503,6 @@ def load_text(curve: StudyCurve) -> str:
 
 def one_repetition_note(curves: Iterable[StudyCurve]) -> str:
     """Return a note that the spread is unknown if a batch of these curves was measured once, else ""."""
-    once = any(len(point.repetitions) < 2 for curve in curves for point in curve.points)
+    gridded = [curve for curve in curves if curve.verdict.search is None]  # A search repeats what decides.
+    once = any(len(point.repetitions) < 2 for curve in gridded for point in curve.points)
     return " (one repetition: spread unknown)" if once else ""
