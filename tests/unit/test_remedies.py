@@ -40,7 +40,7 @@ def test_every_cause_of_a_refusal_is_in_one_of_the_two_lists_of_remedies() -> No
     applied, not_applied = causes("sees that the refusal is gone"), causes("Not applied by a test")
     causes_known = {*refusals._BY_CAUSE, *(f"http_{status}" for status in refusals._STATUSES), "http"}
     assert sorted(applied + not_applied) == sorted(causes_known)
-    tests = (Path(__file__).parents[1] / "targets" / "test_remedies.py").read_text(encoding="utf-8")
+    tests = (Path(__file__).parents[1] / "targets" / "test_remedies_applied.py").read_text(encoding="utf-8")
     settings = {"capacity", "one_session", "proxy"}  # Told of as sessions that do not fit; in the tests of Envoy.
     assert set(applied) - settings == set(re.findall(r'"(limit_concurrency|descriptors|worker_killed)"', tests))
 
