@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from harness.bench import Bench, interleaved, set_up
-from harness.clients import AIOHTTP, OURS, Asked, Client
+from harness.clients import AIOHTTP, OURS, BatchRequest, Client
 from harness.problem import Problem
 from harness.program import add_clients, add_wait, counted, options, print_table, spread, start, write_json
 
@@ -29,7 +29,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.sessions <= FEW:
         parser.error(f"--sessions {args.sessions}: a run of {FEW} is subtracted, so ask for more than that")
-    batch = Asked(args.sessions, args.wait, "hold")
+    batch = BatchRequest(args.sessions, args.wait, "hold")
     with set_up(batch.sessions) as bench:
         runs = interleaved(args.runs, bench.clients(args.clients), lambda client: measure(bench, client, batch))
     print(f"{batch.sessions} sessions · hold · {counted(len(runs))}; {FEW} sessions subtracted")
@@ -46,13 +46,13 @@ def main() -> None:
     write_json(args.json, {"asked": asdict(batch), "unit": "KiB per session", "runs": runs})
 
 
-def measure(bench: Bench, client: Client, batch: Asked) -> Figures:
+def measure(bench: Bench, client: Client, batch: BatchRequest) -> Figures:
     """Return the marginal resident KiB of a session.
 
     Raises:
         Problem: the client does not look at its memory.
     """
-    many, few = (bench.play(client, request).told for request in (batch, replace(batch, sessions=FEW)))
+    many, few = (bench.play(client, request).figures for request in (batch, replace(batch, sessions=FEW)))
     if not many.get("held_kib"):
         raise Problem(f"{client.name} does not tell its memory: leave it out")
     return {name: (many[name] - few[name]) / (batch.sessions - FEW) for name in ("held_kib", "peak_kib")}

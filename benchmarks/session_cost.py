@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from statistics import median
 
 from harness.bench import Bench, interleaved, set_up
-from harness.clients import AIOHTTP, FLOOR, K6, OURS, Asked, Client
+from harness.clients import AIOHTTP, FLOOR, K6, OURS, BatchRequest, Client
 from harness.program import add_clients, add_wait, counted, options, print_table, spread, start, write_json
 
 FEW = 10
@@ -38,22 +38,22 @@ def main() -> None:
     args = parser.parse_args()
     if args.sessions <= FEW:
         parser.error(f"--sessions {args.sessions}: a run of {FEW} is subtracted, so ask for more than that")
-    batch = Asked(args.sessions, args.wait, args.arrival)
+    batch = BatchRequest(args.sessions, args.wait, args.arrival)
     with set_up(batch.sessions) as bench:
         runs = interleaved(args.runs, bench.clients(args.clients), lambda client: measure(bench, client, batch))
     report(batch, runs)
     write_json(args.json, {"asked": asdict(batch), "unit": "CPU µs per session", "runs": runs})
 
 
-def measure(bench: Bench, client: Client, batch: Asked) -> Figures:
+def measure(bench: Bench, client: Client, batch: BatchRequest) -> Figures:
     """Return the marginal CPU of a session in µs, over all processes of the client."""
     many = bench.play(client, batch)
     few = bench.play(client, replace(batch, sessions=FEW))
     marginal = (many.cpu_s - few.cpu_s) / (batch.sessions - FEW)
-    return {"us": marginal * 1e6, "ok": many.told["ok"] / batch.sessions, "wall_s": many.wall_s}
+    return {"us": marginal * 1e6, "ok": many.figures["ok"] / batch.sessions, "wall_s": many.wall_s}
 
 
-def report(batch: Asked, runs: list[dict[str, Figures]]) -> None:
+def report(batch: BatchRequest, runs: list[dict[str, Figures]]) -> None:
     """Print the medians of the runs; a ratio is to the floor of the same run."""
     print(
         f"{batch.sessions} sessions · one step of {batch.wait:g} s · {batch.arrival} · {counted(len(runs))};"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 from harness.bench import Bench, interleaved, set_up
-from harness.clients import AIOHTTP, BY_NUMBER, BY_OBSERVATION, K6, OURS, Asked, Client
+from harness.clients import AIOHTTP, BY_NUMBER, BY_OBSERVATION, K6, OURS, BatchRequest, Client
 from harness.program import add_clients, counted, options, positive, print_table, spread, start, write_json
 
 TARGETS = {OURS: "at most 15 µs"}
@@ -24,7 +24,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.steps < 2:
         parser.error("--steps 1: a run of fewer steps is subtracted, so ask for at least 2")
-    batch = Asked(args.sessions, 0.0, "burst", args.steps)
+    batch = BatchRequest(args.sessions, 0.0, "burst", args.steps)
     with set_up(batch.sessions) as bench:
         runs = interleaved(args.runs, bench.clients(args.clients), lambda client: measure(bench, client, batch))
     print(f"{batch.sessions} sessions · {batch.steps} steps of 0 s · {counted(len(runs))}")
@@ -33,7 +33,7 @@ def main() -> None:
     write_json(args.json, {"asked": asdict(batch), "unit": "CPU µs per step", "runs": runs})
 
 
-def measure(bench: Bench, client: Client, batch: Asked) -> float:
+def measure(bench: Bench, client: Client, batch: BatchRequest) -> float:
     """Return the marginal CPU of a step in µs, over all processes of the client."""
     many = bench.play(client, batch)
     few = bench.play(client, replace(batch, steps=max(1, batch.steps // 10)))

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from statistics import median
 
 from harness.bench import Bench, interleaved, set_up
-from harness.clients import AIOHTTP, K6, OURS, Asked, Client
+from harness.clients import AIOHTTP, K6, OURS, BatchRequest, Client
 from harness.problem import Problem
 from harness.program import add_clients, add_wait, counted, options, print_table, spread, start, write_json
 
@@ -27,7 +27,7 @@ def main() -> None:
     add_wait(parser)
     add_clients(parser, OURS, AIOHTTP, K6)
     args = parser.parse_args()
-    batch = Asked(args.sessions, args.wait)
+    batch = BatchRequest(args.sessions, args.wait)
     with set_up(batch.sessions) as bench:
         runs = interleaved(args.runs, bench.clients(args.clients), lambda client: measure(bench, client, batch))
     for arrival in ARRIVALS:
@@ -35,19 +35,19 @@ def main() -> None:
     write_json(args.json, {"asked": asdict(batch), "unit": "ms", "runs": runs})
 
 
-def measure(bench: Bench, client: Client, batch: Asked) -> dict[str, Figures]:
+def measure(bench: Bench, client: Client, batch: BatchRequest) -> dict[str, Figures]:
     """Return what the client invented in each arrival, in ms."""
     return {arrival: compare(bench, client, replace(batch, arrival=arrival)) for arrival in ARRIVALS}
 
 
-def compare(bench: Bench, client: Client, batch: Asked) -> Figures:
+def compare(bench: Bench, client: Client, batch: BatchRequest) -> Figures:
     """Play one batch and put the client's figures beside the server's, in ms.
 
     Raises:
         Problem: the client measured no step.
     """
     played = bench.play(client, batch)
-    figures, truth = played.told, played.truth
+    figures, truth = played.figures, played.truth
     if figures.get("step_over_p99") is None:
         raise Problem(f"{client.name} measured no step: {figures['ok']} of {batch.sessions} sessions succeeded")
     return {
@@ -59,7 +59,7 @@ def compare(bench: Bench, client: Client, batch: Asked) -> Figures:
     }
 
 
-def report(batch: Asked, runs: list[dict[str, Figures]]) -> None:
+def report(batch: BatchRequest, runs: list[dict[str, Figures]]) -> None:
     """Print the medians of the runs' differences."""
     print(
         f"\n{batch.sessions} sessions · one step of {batch.wait:g} s · {batch.arrival} · {counted(len(runs))};"

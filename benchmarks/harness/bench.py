@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .build import Programs, built_programs
-from .clients import K6, Asked, Client, known_clients
+from .clients import K6, BatchRequest, Client, known_clients
 from .machine import Cores, choose_cores, describe_cores, describe_machine, make_room
 from .problem import Problem
 from .processes import run_pinned
@@ -29,7 +29,7 @@ class Played:
 
     cpu_s: float
     wall_s: float
-    told: dict[str, Any]
+    figures: dict[str, Any]
     truth: Truth
 
 
@@ -55,7 +55,7 @@ class Bench:
                 raise Problem(f"there is no client {name!r} here: choose from {', '.join(clients)}")
         return [clients[name] for name in names]
 
-    def play(self, client: Client, batch: Asked) -> Played:
+    def play(self, client: Client, batch: BatchRequest) -> Played:
         """Let a client play sessions against a null server of its own.
 
         Raises:

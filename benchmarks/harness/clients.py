@@ -20,7 +20,7 @@ FUNCTIONS = {BY_NUMBER: "functions:by_number", BY_OBSERVATION: "functions:by_obs
 
 
 @dataclass(frozen=True)
-class Asked:
+class BatchRequest:
     """What a client is asked to play: `wait` in seconds per step, `arrival` burst or hold."""
 
     sessions: int
@@ -34,7 +34,7 @@ class Client:
     """A way to play sessions: `command(asked, port)` is the program to run."""
 
     name: str
-    command: Callable[[Asked, int], Sequence[str]]
+    command: Callable[[BatchRequest, int], Sequence[str]]
 
 
 def known_clients(programs: Programs) -> dict[str, Client]:
@@ -58,18 +58,18 @@ def find_k6() -> str | None:
     return shutil.which(K6, path=Path(sys.executable).parent) or shutil.which(K6)
 
 
-def _floor(programs: Programs, batch: Asked, port: int) -> list[str]:
+def _floor(programs: Programs, batch: BatchRequest, port: int) -> list[str]:
     if batch.steps != 1:
         raise Problem("the C floor plays sessions of one step only: leave c-floor out")
     return [str(programs.ws_floor), str(batch.sessions), str(batch.wait), str(port)]
 
 
-def _python(script: str, batch: Asked, port: int) -> list[str]:
+def _python(script: str, batch: BatchRequest, port: int) -> list[str]:
     figures = [batch.sessions, batch.wait, port, batch.arrival, batch.steps]
     return [sys.executable, str(FOLDER / script), *map(str, figures)]
 
 
-def _k6(k6: str, batch: Asked, port: int) -> list[str]:
+def _k6(k6: str, batch: BatchRequest, port: int) -> list[str]:
     variables = {
         "SESSIONS": batch.sessions,
         "WAIT": batch.wait,

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import yaml
 
-from .server import Answer, Asked, Commit, HubError, Repo, Routes, json_answer
+from .server import Answer, Commit, HubError, Repo, Request, Routes, json_answer
 
 if TYPE_CHECKING:
     from .server import Hub
@@ -56,7 +56,7 @@ def at_revision(repo: Repo, revision: str) -> None:
 
 
 @routes.on("POST", "/api/validate-yaml", body={"content", "repoType"})
-def validate_yaml(hub: Hub, request: Asked) -> Answer:
+def validate_yaml(hub: Hub, request: Request) -> Answer:
     errors = [{"message": error} for error in card_errors(request.json()["content"], request.json()["repoType"])]
     return json_answer({"errors": errors, "warnings": []}, 400 if errors else 200)
 
@@ -81,7 +81,7 @@ def card_errors(content: str, kind: str) -> list[str]:
 
 
 @routes.on("POST", f"/api/{KINDS}/preupload/{{revision}}", body={"files", "gitIgnore"})
-def preupload(hub: Hub, request: Asked, kind: str, owner: str, name: str, revision: str) -> Answer:
+def preupload(hub: Hub, request: Request, kind: str, owner: str, name: str, revision: str) -> Answer:
     repo = hub.writable(request, kind[:-1], f"{owner}/{name}")
     at_revision(repo, revision)
     entries: list[dict[str, Any]] = []
@@ -99,7 +99,7 @@ def preupload(hub: Hub, request: Asked, kind: str, owner: str, name: str, revisi
     "/{kind:datasets|spaces}/{owner}/{name}.git/info/lfs/objects/batch",
     body={"operation", "transfers", "objects", "hash_algo", "ref"},
 )
-def batch(hub: Hub, request: Asked, kind: str, owner: str, name: str) -> Answer:
+def batch(hub: Hub, request: Request, kind: str, owner: str, name: str) -> Answer:
     hub.writable(request, kind[:-1], f"{owner}/{name}")
     body = request.json()
     assert (body["operation"], body["hash_algo"]) == ("upload", "sha256")
@@ -116,7 +116,7 @@ def batch(hub: Hub, request: Asked, kind: str, owner: str, name: str) -> Answer:
 
 
 @routes.on("PUT", "/large-upload/{oid}", body=None)
-def upload(hub: Hub, request: Asked, oid: str) -> Answer:
+def upload(hub: Hub, request: Request, oid: str) -> Answer:
     """Another host than the Hub in truth: the token must not come here."""
     assert "authorization" not in request.headers
     if sha256(request.body) != oid:
@@ -126,7 +126,7 @@ def upload(hub: Hub, request: Asked, oid: str) -> Answer:
 
 
 @routes.on("POST", f"/api/{KINDS}/large-verify", body={"oid", "size"})
-def verify(hub: Hub, request: Asked, kind: str, owner: str, name: str) -> Answer:
+def verify(hub: Hub, request: Request, kind: str, owner: str, name: str) -> Answer:
     hub.writable(request, kind[:-1], f"{owner}/{name}")
     if len(stored(hub)[request.json()["oid"]]) != request.json()["size"]:
         raise HubError(422, "the size is not what was announced")
@@ -134,7 +134,7 @@ def verify(hub: Hub, request: Asked, kind: str, owner: str, name: str) -> Answer
 
 
 @routes.on("POST", f"/api/{KINDS}/commit/{{revision}}", body=None)
-def commit(hub: Hub, request: Asked, kind: str, owner: str, name: str, revision: str) -> Answer:
+def commit(hub: Hub, request: Request, kind: str, owner: str, name: str, revision: str) -> Answer:
     repo = hub.writable(request, kind[:-1], f"{owner}/{name}")
     assert revision == "main"
     assert request.headers["content-type"] == "application/x-ndjson"
@@ -175,7 +175,7 @@ def change(hub: Hub, files: dict[str, bytes], key: str, value: dict[str, Any]) -
 
 
 @routes.on("GET", f"/api/{KINDS}/tree/{{revision}}", query={"recursive", "expand", "cursor"})
-def tree(hub: Hub, request: Asked, kind: str, owner: str, name: str, revision: str) -> Answer:
+def tree(hub: Hub, request: Request, kind: str, owner: str, name: str, revision: str) -> Answer:
     repo = hub.repo(request, kind[:-1], f"{owner}/{name}")
     at_revision(repo, revision)
     assert request.query["recursive"][0].lower() == "true"
@@ -202,7 +202,7 @@ def described(path: str, content: bytes | None) -> dict[str, Any]:
 
 @routes.on("GET", "/api/datasets/{owner}/{name}", query={"blobs"})
 @routes.on("GET", "/api/datasets/{owner}/{name}/revision/{revision}", query={"blobs"})
-def dataset(hub: Hub, request: Asked, owner: str, name: str, revision: str = "main") -> Answer:
+def dataset(hub: Hub, request: Request, owner: str, name: str, revision: str = "main") -> Answer:
     repo = hub.repo(request, "dataset", f"{owner}/{name}")
     at_revision(repo, revision)
     siblings = [{"rfilename": path} for path in repo.files]
@@ -212,7 +212,7 @@ def dataset(hub: Hub, request: Asked, owner: str, name: str, revision: str = "ma
 
 @routes.on("HEAD", "/{kind:datasets|spaces}/{owner}/{name}/resolve/{revision}/{path:*}")
 @routes.on("GET", "/{kind:datasets|spaces}/{owner}/{name}/resolve/{revision}/{path:*}")
-def resolve(hub: Hub, request: Asked, kind: str, owner: str, name: str, revision: str, path: str) -> Answer:
+def resolve(hub: Hub, request: Request, kind: str, owner: str, name: str, revision: str, path: str) -> Answer:
     repo = hub.repo(request, kind[:-1], f"{owner}/{name}")
     at_revision(repo, revision)
     headers = {"X-Repo-Commit": repo.head}
@@ -230,6 +230,6 @@ def resolve(hub: Hub, request: Asked, kind: str, owner: str, name: str, revision
 
 @routes.on("HEAD", "/large/{oid}")
 @routes.on("GET", "/large/{oid}")
-def large(hub: Hub, request: Asked, oid: str) -> Answer:
+def large(hub: Hub, request: Request, oid: str) -> Answer:
     assert "authorization" not in request.headers
     return Answer(200, stored(hub)[oid], {"ETag": f'"{oid}"'})

@@ -38,7 +38,7 @@ class HubError(Exception):
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """One request."""
 
     method: str
@@ -145,7 +145,7 @@ class Hub:
     def __init__(self) -> None:
         self.url = ""
         self.lock = threading.RLock()
-        self.requests: list[Asked] = []
+        self.requests: list[Request] = []
         self.problems: list[str] = []
         self.repos: dict[tuple[str, str], Repo] = {}
         self.failures: list[tuple[str, HubError]] = []
@@ -154,7 +154,7 @@ class Hub:
 
     # --- for tests
 
-    def asked(self, method: str = "", path: str = "") -> list[Asked]:
+    def asked(self, method: str = "", path: str = "") -> list[Request]:
         """Return the requests of a method whose path holds some text, in order."""
         with self.lock:
             return [one for one in self.requests if one.method.startswith(method) and path in one.path]
@@ -209,14 +209,14 @@ class Hub:
 
     # --- for routes
 
-    def repo(self, request: Asked, kind: str, id: str) -> Repo:
+    def repo(self, request: Request, kind: str, id: str) -> Repo:
         """Return a repository this request may see; a private one does not exist for others."""
         repo = self.repos.get((kind, id))
         if repo is None or (repo.private and not request.authorized):
             raise HubError(404 if request.authorized else 401, "Repository not found", "RepoNotFound")
         return repo
 
-    def writable(self, request: Asked, kind: str, id: str) -> Repo:
+    def writable(self, request: Request, kind: str, id: str) -> Repo:
         """Return a repository this request may change."""
         repo = self.repo(request, kind, id)
         if not request.authorized:
@@ -232,7 +232,7 @@ class Hub:
 
     # --- the server
 
-    def answer(self, request: Asked) -> Answer:
+    def answer(self, request: Request) -> Answer:
         """Answer one request and keep it; the unknown is a problem of the test."""
         with self.lock:
             self.requests.append(request)
@@ -247,7 +247,7 @@ class Hub:
                 self.problems.append(f"{request.line}: {traceback.format_exc()}")
                 return json_answer({"error": "the stand-in of the Hub failed"}, 500)
 
-    def _route(self, request: Asked) -> Answer:
+    def _route(self, request: Request) -> Answer:
         for index, (where, error) in enumerate(self.failures):
             if where in request.line:
                 del self.failures[index]
@@ -260,7 +260,7 @@ class Hub:
         self.problems.append(f"unknown route: {request.line}")
         raise HubError(404, f"no such route: {request.line}")
 
-    def _check(self, request: Asked, route: _Route) -> None:
+    def _check(self, request: Request, route: _Route) -> None:
         unknown = set(request.query) - route.query
         if route.body is not None and request.body:
             unknown |= set(request.json()) - route.body
@@ -271,7 +271,7 @@ class Hub:
     async def _serve(self, started: threading.Event) -> None:
         async def handle(request: web.Request) -> web.Response:
             split = urlsplit(str(request.rel_url.raw_path_qs))
-            received = Asked(
+            received = Request(
                 request.method,
                 split.path,
                 parse_qs(split.query, keep_blank_values=True),

@@ -7,7 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from .server import Answer, Asked, Hub, HubError, Repo, Routes, json_answer
+from .server import Answer, Hub, HubError, Repo, Request, Routes, json_answer
 from .space_host import Front, Rules, Server
 
 FREE = "cpu-basic"
@@ -150,12 +150,12 @@ def space_of(repo: Repo) -> Space:
 
 
 @routes.on("GET", "/api/agent-harnesses")
-def agent_harnesses(hub: Hub, request: Asked) -> Answer:
+def agent_harnesses(hub: Hub, request: Request) -> Answer:
     return json_answer({"standardEnvVars": [], "harnesses": {}})
 
 
 @routes.on("GET", "/api/whoami-v2")
-def whoami(hub: Hub, request: Asked) -> Answer:
+def whoami(hub: Hub, request: Request) -> Answer:
     if not request.authorized:
         raise HubError(401, "Invalid credentials in Authorization header")
     token = {"type": "access_token", "accessToken": {"displayName": "tests", "role": "write"}}
@@ -167,7 +167,7 @@ def whoami(hub: Hub, request: Asked) -> Answer:
     "/api/repos/create",
     body={"name", "organization", "type", "visibility", "sdk", "hardware", "sleepTimeSeconds", "variables", "secrets"},
 )
-def create(hub: Hub, request: Asked) -> Answer:
+def create(hub: Hub, request: Request) -> Answer:
     details = request.json()
     kind = details.get("type", "model")
     id = f"{details.get('organization') or hub.user}/{details['name']}"
@@ -196,7 +196,7 @@ def create(hub: Hub, request: Asked) -> Answer:
 
 
 @routes.on("DELETE", "/api/repos/delete", body={"name", "organization", "type"})
-def delete(hub: Hub, request: Asked) -> Answer:
+def delete(hub: Hub, request: Request) -> Answer:
     body = request.json()
     kind, id = body.get("type", "model"), f"{body.get('organization') or hub.user}/{body['name']}"
     repo = hub.writable(request, kind, id)
@@ -208,7 +208,7 @@ def delete(hub: Hub, request: Asked) -> Answer:
 
 @routes.on("GET", "/api/spaces/{owner}/{name}", query={"expand"})
 @routes.on("GET", "/api/spaces/{owner}/{name}/revision/{revision:main}")
-def info(hub: Hub, request: Asked, owner: str, name: str, revision: str = "main") -> Answer:
+def info(hub: Hub, request: Request, owner: str, name: str, revision: str = "main") -> Answer:
     repo = hub.repo(request, "space", f"{owner}/{name}")
     space = space_of(repo)
     return json_answer(
@@ -232,13 +232,13 @@ def info(hub: Hub, request: Asked, owner: str, name: str, revision: str = "main"
 
 
 @routes.on("GET", "/api/spaces/{owner}/{name}/runtime")
-def runtime(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+def runtime(hub: Hub, request: Request, owner: str, name: str) -> Answer:
     space = space_of(hub.repo(request, "space", f"{owner}/{name}"))
     return json_answer(space.runtime(space.look()))
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/hardware", body={"flavor", "sleepTimeSeconds"})
-def hardware(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+def hardware(hub: Hub, request: Request, owner: str, name: str) -> Answer:
     space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
     body = request.json()
     _check_flavor(body["flavor"])
@@ -254,7 +254,7 @@ def _check_flavor(flavor: str) -> None:
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/sleeptime", body={"seconds"})
-def sleeptime(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+def sleeptime(hub: Hub, request: Request, owner: str, name: str) -> Answer:
     space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
     if space.requested != FREE:
         seconds = request.json()["seconds"]
@@ -263,12 +263,12 @@ def sleeptime(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
 
 
 @routes.on("GET", "/api/spaces/{owner}/{name}/variables")
-def variables(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+def variables(hub: Hub, request: Request, owner: str, name: str) -> Answer:
     return _variables(space_of(hub.writable(request, "space", f"{owner}/{name}")))
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/variables", body={"key", "value", "description"})
-def add_variable(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+def add_variable(hub: Hub, request: Request, owner: str, name: str) -> Answer:
     space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
     body = request.json()
     space.variables[body["key"]] = body["value"]
@@ -277,7 +277,7 @@ def add_variable(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
 
 
 @routes.on("DELETE", "/api/spaces/{owner}/{name}/variables", body={"key"})
-def delete_variable(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+def delete_variable(hub: Hub, request: Request, owner: str, name: str) -> Answer:
     space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
     del space.variables[request.json()["key"]]
     space.restart()
@@ -290,7 +290,7 @@ def _variables(space: Space) -> Answer:
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/secrets", body={"key", "value", "description"})
-def add_secret(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+def add_secret(hub: Hub, request: Request, owner: str, name: str) -> Answer:
     space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
     space.secrets.append(request.json()["key"])
     space.restart()
@@ -298,21 +298,21 @@ def add_secret(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/pause")
-def pause(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+def pause(hub: Hub, request: Request, owner: str, name: str) -> Answer:
     space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
     space.halt("PAUSED")
     return json_answer(space.runtime())
 
 
 @routes.on("POST", "/api/spaces/{owner}/{name}/restart", query={"factory"})
-def restart(hub: Hub, request: Asked, owner: str, name: str) -> Answer:
+def restart(hub: Hub, request: Request, owner: str, name: str) -> Answer:
     space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
     space.rebuild("BUILDING" if "factory" in request.query else "APP_STARTING")
     return json_answer(space.runtime())
 
 
 @routes.on("GET", "/api/spaces/{owner}/{name}/logs/{which:build|run}")
-def logs(hub: Hub, request: Asked, owner: str, name: str, which: str) -> Answer:
+def logs(hub: Hub, request: Request, owner: str, name: str, which: str) -> Answer:
     space = space_of(hub.writable(request, "space", f"{owner}/{name}"))
     ran = space.run_log if space.run_log is not None else (space.server.log if space.server else [])
     lines = space.build_log if which == "build" else ran

@@ -69,10 +69,10 @@ def test_a_missing_compiler_is_one_line_and_exit_code_2(golden, program):
 
 
 def test_report_size_reports_a_run_of_many_parts_and_of_one(tmp_path):
-    found = figures(tmp_path, "report_size.py", "--rows", 3000, "--part", 700)
-    sizes = {name: (cost["rows"], cost["parts"]) for name, cost in found.items()}
+    report = figures(tmp_path, "report_size.py", "--rows", 3000, "--part", 700)
+    sizes = {name: (cost["rows"], cost["parts"]) for name, cost in report.items()}
     assert sizes == {"many": (3000, 5), "one": (3000, 1)}
-    assert all(cost["wall_s"] > 0 and cost["peak_bytes"] > 2**20 for cost in found.values())
+    assert all(cost["wall_s"] > 0 and cost["peak_bytes"] > 2**20 for cost in report.values())
 
 
 def test_code_lines_leaves_out_blank_lines_comments_and_docstrings(tmp_path):
@@ -89,13 +89,13 @@ def test_code_lines_leaves_out_blank_lines_comments_and_docstrings(tmp_path):
 
 
 def test_startup_cost_compares_runs_with_and_without_the_plugin(tmp_path):
-    found = figures(tmp_path, "startup_cost.py", "--runs", 1)
-    (pair,) = found["runs"]
+    report = figures(tmp_path, "startup_cost.py", "--runs", 1)
+    (pair,) = report["runs"]
     assert {side: sorted(told) for side, told in pair.items()} == {
         "with": ["CPU ms", "wall ms"],
         "without": ["CPU ms", "wall ms"],
     }
-    assert "pytest_openenv_scale.plugin.options" in found["imports"]
+    assert "pytest_openenv_scale.plugin.options" in report["imports"]
 
 
 def test_more_sessions_than_descriptors_are_refused_before_anything_runs(golden):
@@ -149,8 +149,8 @@ def null_server(compiler: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any
 def test_the_null_server_speaks_to_an_independent_client_and_counts(null_server):
     with connect(f"ws://127.0.0.1:{null_server.port}/ws", compression=None, proxy=None) as socket:
         answers = []
-        for said in ({"type": "reset"}, {"type": "step", "data": {"wait_seconds": 0.01}}, {"type": "state"}):
-            socket.send(json.dumps(said))
+        for message in ({"type": "reset"}, {"type": "step", "data": {"wait_seconds": 0.01}}, {"type": "state"}):
+            socket.send(json.dumps(message))
             answers.append(json.loads(socket.recv(10)))
         socket.ping().wait(10)
         socket.send('{"type":"close"}')
@@ -166,8 +166,8 @@ def test_the_null_server_speaks_to_an_independent_client_and_counts(null_server)
 
 @pytest.mark.real
 def test_session_cost_gives_every_client_a_figure(compiler, tmp_path):
-    found = figures(tmp_path, "session_cost.py", "--sessions", 50, "--wait", 0.05, "--runs", 1)
-    (only,) = found["runs"]
+    report = figures(tmp_path, "session_cost.py", "--sessions", 50, "--wait", 0.05, "--runs", 1)
+    (only,) = report["runs"]
     assert only.keys() - {"k6"} == CLIENTS
     assert {name: client["ok"] for name, client in only.items()} == dict.fromkeys(only, 1.0)
     assert all(isinstance(client["us"], float) for client in only.values())
@@ -175,16 +175,16 @@ def test_session_cost_gives_every_client_a_figure(compiler, tmp_path):
 
 @pytest.mark.real
 def test_step_cost_counts_the_steps_the_server_answered(compiler, tmp_path):
-    found = figures(tmp_path, "step_cost.py", "--sessions", 5, "--steps", 20, "--runs", 1)
+    report = figures(tmp_path, "step_cost.py", "--sessions", 5, "--steps", 20, "--runs", 1)
     functions = {"ours-by-number", "ours-by-observation"}
-    assert found["runs"][0].keys() - {"k6"} == CLIENTS - {"c-floor"} | functions
-    assert all(isinstance(figure, float) for figure in found["runs"][0].values())
+    assert report["runs"][0].keys() - {"k6"} == CLIENTS - {"c-floor"} | functions
+    assert all(isinstance(figure, float) for figure in report["runs"][0].values())
 
 
 @pytest.mark.real
 def test_memory_cost_reads_the_process_that_holds_the_sessions(compiler, tmp_path):
-    found = figures(tmp_path, "memory_cost.py", "--sessions", 1000, "--wait", 0.05, "--runs", 1)
-    (only,) = found["runs"]
+    report = figures(tmp_path, "memory_cost.py", "--sessions", 1000, "--wait", 0.05, "--runs", 1)
+    (only,) = report["runs"]
     assert only.keys() == CLIENTS - {"c-floor"}
     assert all(isinstance(figure, float) for client in only.values() for figure in client.values())
     assert only["aiohttp"]["held_kib"] > 1  # It makes some dozen Python objects for a session.
@@ -192,9 +192,9 @@ def test_memory_cost_reads_the_process_that_holds_the_sessions(compiler, tmp_pat
 
 @pytest.mark.real
 def test_truth_has_both_arrivals_of_every_client_in_every_run(compiler, tmp_path):
-    found = figures(tmp_path, "truth.py", "--sessions", 50, "--wait", 0.05, "--runs", 2)
-    assert len(found["runs"]) == 2
-    for run_found in found["runs"]:
+    report = figures(tmp_path, "truth.py", "--sessions", 50, "--wait", 0.05, "--runs", 2)
+    assert len(report["runs"]) == 2
+    for run_found in report["runs"]:
         assert run_found.keys() - {"k6"} == CLIENTS - {"c-floor"}
         for client in run_found.values():
             assert {arrival: seen["ok"] for arrival, seen in client.items()} == {"burst": 1.0, "hold": 1.0}
@@ -207,7 +207,7 @@ def test_latency_planted_in_a_client_is_what_truth_finds(compiler, monkeypatch):
     monkeypatch.syspath_prepend(BENCHMARKS)
     import truth
     from harness.bench import set_up
-    from harness.clients import FOLDER, Asked, Client
+    from harness.clients import FOLDER, BatchRequest, Client
 
     late = (
         "import sys, time, runpy, aiohttp\n"
@@ -225,26 +225,30 @@ def test_latency_planted_in_a_client_is_what_truth_finds(compiler, monkeypatch):
         lambda asked, port: [sys.executable, "-c", late, *map(str, (asked.sessions, asked.wait, port, "burst", 1))],
     )
     with set_up(1) as bench:
-        found = truth.compare(bench, client, Asked(1, 0.01))
-    assert found["ok"] == 1
-    assert found["invented_p50"] > 250
+        report = truth.compare(bench, client, BatchRequest(1, 0.01))
+    assert report["ok"] == 1
+    assert report["invented_p50"] > 250
 
 
 @pytest.mark.real
 def test_size_reports_what_pytest_found(tmp_path):
-    found = figures(tmp_path, "size.py", 20, "--wait", 0.1)
-    told = found["20"]
-    assert (told["code"], told["verdict"]) == (0, "met")
-    assert (told["cell"]["asked"], told["cell"]["peak_concurrency"], told["cell"]["success_rate"]) == (20, 20, 1.0)
+    report = figures(tmp_path, "size.py", 20, "--wait", 0.1)
+    size_figures = report["20"]
+    assert (size_figures["code"], size_figures["verdict"]) == (0, "met")
+    assert (
+        size_figures["cell"]["asked"],
+        size_figures["cell"]["peak_concurrency"],
+        size_figures["cell"]["success_rate"],
+    ) == (20, 20, 1.0)
 
 
 @pytest.mark.real
 def test_verdicts_are_tallied_by_server_mode_and_machine(tmp_path):
-    found = figures(tmp_path, "verdicts.py", "--runs", 1, "--machine", "quiet")
-    outcomes = {(kind["server"], kind["mode"]): set(kind["outcomes"]) for kind in found["kinds"]}
+    report = figures(tmp_path, "verdicts.py", "--runs", 1, "--machine", "quiet")
+    outcomes = {(kind["server"], kind["mode"]): set(kind["outcomes"]) for kind in report["kinds"]}
     assert set(outcomes) == {("sound", "ws"), ("sound", "http"), ("full", "ws"), ("slow", "ws"), ("slow", "http")}
-    for (server, _), told in outcomes.items():
-        assert told <= {"met" if server == "sound" else "missed", "inconclusive"}
+    for (server, _), kind_outcomes in outcomes.items():
+        assert kind_outcomes <= {"met" if server == "sound" else "missed", "inconclusive"}
 
 
 @pytest.mark.real

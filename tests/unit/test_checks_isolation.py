@@ -41,11 +41,11 @@ def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def asked_of(url: str, **changes: Any) -> Subject:
-    given = {"workload": Workload(({},), source="/schema"), "wait_s": None, "schema": {"action": ACTION}}
-    return make_subject(url, **{**given, "timeout_s": 10.0, **changes})
+    defaults = {"workload": Workload(({},), source="/schema"), "wait_s": None, "schema": {"action": ACTION}}
+    return make_subject(url, **{**defaults, "timeout_s": 10.0, **changes})
 
 
-async def found(make: Any, check: Check, *, limit: int = 100, **changes: Any) -> CheckResult:
+async def result_of(make: Any, check: Check, *, limit: int = 100, **changes: Any) -> CheckResult:
     async with serving(make, limit) as url:
         return await check(asked_of(url, **changes))
 
@@ -64,7 +64,7 @@ class Blind(NoState):
 
 @pytest.mark.parametrize("check", ALL)
 async def test_sessions_that_are_apart_meet_it_and_the_signals_are_named(check: Check) -> None:
-    result = await found(Toy, check)
+    result = await result_of(Toy, check)
     assert result.outcome is MET, result
     seen_by = "seen by: observation.steps, state.episode_id, state.step_count, token in observation.text"
     assert result.details[0] == seen_by
@@ -72,7 +72,7 @@ async def test_sessions_that_are_apart_meet_it_and_the_signals_are_named(check: 
 
 @pytest.mark.parametrize("check", ALL)
 async def test_a_server_without_state_is_judged_by_its_observations(golden: Golden, check: Check) -> None:
-    result = await found(NoState, check)
+    result = await result_of(NoState, check)
     assert result.outcome is MET, result
     golden(result.details[0])
 
@@ -80,7 +80,7 @@ async def test_a_server_without_state_is_judged_by_its_observations(golden: Gold
 @pytest.mark.parametrize("check", PARALLEL)
 async def test_one_object_for_all_sessions_is_shown_with_both_conversations(check: Check) -> None:
     shared = Toy()
-    result = await found(lambda: shared, check)
+    result = await result_of(lambda: shared, check)
     assert result.outcome is MISSED
     assert "saw session" in result.headline
     assert "create_app" in (result.remedy or "")
@@ -100,7 +100,7 @@ async def test_a_token_in_a_nested_field_is_enough() -> None:
             log.append(self.text)
             return {"board": {"lines": [{"said": line.upper()} for line in log[-3:]]}}
 
-    result = await found(Log, interleaved)
+    result = await result_of(Log, interleaved)
     assert result.outcome is MISSED
     assert "observation.board.lines[" in result.headline
 
@@ -117,7 +117,7 @@ async def test_a_foreign_seed_is_known_again() -> None:
         def see(self) -> dict[str, Any]:
             return {"seed": Last.seed}
 
-    result = await found(Seedy, interleaved)
+    result = await result_of(Seedy, interleaved)
     assert result.outcome is MISSED
     assert "saw session" in result.headline
     assert "observation.seed" in result.headline
@@ -145,7 +145,7 @@ async def test_one_number_that_happens_to_be_a_seed_is_no_leak() -> None:
         def see(self) -> dict[str, Any]:
             return {"number": self.number, "text": self.text}
 
-    result = await found(Numbers, interleaved)
+    result = await result_of(Numbers, interleaved)
     assert drawn
     assert result.outcome is MET, result
 
@@ -163,7 +163,7 @@ async def test_a_shared_count_in_observations_is_confirmed_by_sessions_alone(gol
         def see(self) -> dict[str, Any]:
             return {"steps": Shared.total}
 
-    result = await found(Shared, interleaved)
+    result = await result_of(Shared, interleaved)
     assert result.outcome is MISSED, result
     assert "observation.steps after" in result.headline
     golden([line for line in result.details if "more sessions" in line])
@@ -186,7 +186,7 @@ async def test_step_counts_of_a_shared_state_are_enough_without_identities() -> 
         def state(self) -> Any:
             return {"step_count": Record.count}
 
-    result = await found(Record, interleaved)
+    result = await result_of(Record, interleaved)
     assert result.outcome is MISSED
     assert "state.step_count after" in result.headline
 
@@ -197,7 +197,7 @@ async def test_observations_of_no_order_tell_nothing_and_are_skipped(golden: Gol
         def see(self) -> dict[str, Any]:
             return {"value": random.random(), "kind": "noise", "board": [[random.random()] * 3] * 3}
 
-    result = await found(Noise, check)
+    result = await result_of(Noise, check)
     assert result.outcome is SKIPPED
     golden(result.headline)
 
@@ -216,13 +216,13 @@ async def test_times_that_only_show_under_load_are_no_leak(check: Check) -> None
 
         def see(self) -> dict[str, Any]:
             late = 0.07 * (len(live) > 3)
-            said = f"step {self.count} took {late:.1f} s"
-            return {"steps": self.count, "elapsed": self.count / 2 + late, "said": said, "text": self.text}
+            note = f"step {self.count} took {late:.1f} s"
+            return {"steps": self.count, "elapsed": self.count / 2 + late, "said": note, "text": self.text}
 
         def end(self) -> None:
             live.remove(self)
 
-    result = await found(Slow, check)
+    result = await result_of(Slow, check)
     assert result.outcome is MET, result
     assert not any("left out" in line for line in result.details)
     assert most > 3
@@ -236,10 +236,10 @@ async def test_what_differs_alone_too_once_one_looks_longer_is_left_out(golden: 
             return {"mood": f"mood {self.count + Rare.late}", "text": self.text}
 
     async with serving(Rare) as url:
-        asked = asked_of(url)
-        await asked.learn(learn_reference)
+        subject = asked_of(url)
+        await subject.learn(learn_reference)
         Rare.late = 1
-        result = await interleaved(asked)
+        result = await interleaved(subject)
     assert result.outcome is MET, result
     golden([line for line in result.details if line.startswith("observation.mood: ")], masks={r"mood \d+": "MOOD"})
 
@@ -261,7 +261,7 @@ async def test_a_name_the_server_gives_each_session_is_not_for_two_of_them(share
         def end(self) -> None:
             live.remove(self)
 
-    result = await found(Named, interleaved)
+    result = await result_of(Named, interleaved)
     assert result.outcome is outcome, result
     assert ("both showed observation.name" in result.headline) == shared
 
@@ -284,7 +284,7 @@ async def test_a_shared_name_is_not_decided_where_there_is_no_time_for_sessions_
         def end(self) -> None:
             live.remove(self)
 
-    result = await found(Named, interleaved)
+    result = await result_of(Named, interleaved)
     assert result.outcome is MET, result
     assert any(line.startswith("not decided: two sessions had the same observation.name") for line in result.details)
 
@@ -296,7 +296,7 @@ async def test_a_server_that_makes_its_own_episode_ids_is_no_leak() -> None:
             self.episode_id = secrets.token_hex(8)
 
     for check in ALL:
-        result = await found(Own, check)
+        result = await result_of(Own, check)
         assert result.outcome is MET, result
 
 
@@ -315,7 +315,7 @@ async def test_an_episode_id_of_the_servers_own_that_comes_again_is_a_leak() -> 
         def state(self) -> Any:
             return {"episode_id": self.name}
 
-    result = await found(Again, sequential)
+    result = await result_of(Again, sequential)
     assert result.outcome is MISSED
     assert "state before its reset" in result.headline
     assert len(result.transcripts) == 2
@@ -335,7 +335,7 @@ async def test_a_session_that_goes_on_with_the_last_ones_episode_is_found(golden
             super().take(action)
             Pooled.last = self.count if self.named else Pooled.last
 
-    result = await found(Pooled, sequential)
+    result = await result_of(Pooled, sequential)
     assert result.outcome is MISSED, result
     golden(result.headline)
 
@@ -353,7 +353,7 @@ async def test_numbers_that_go_on_from_session_to_session_are_found(golden: Gold
         def state(self) -> Any:
             return {"step_count": self.count, "episode_id": self.episode_id}
 
-    result = await found(Total, sequential)
+    result = await result_of(Total, sequential)
     assert result.outcome is MISSED
     golden(result.headline)
     assert re.search(r": (\d+) → \1,", result.headline)
@@ -392,13 +392,13 @@ async def test_what_a_reset_leaves_behind_is_named(golden: Golden, left: str) ->
                 Toy.begin(self, data)
                 began.append(id(self))
 
-    kept: list[Toy] = []
+    toys: list[Toy] = []
 
     def make() -> Toy:
-        kept.append(First())
-        return kept[-1]
+        toys.append(First())
+        return toys[-1]
 
-    result = await found(make, reset_twice)
+    result = await result_of(make, reset_twice)
     assert result.outcome is MISSED, result
     golden([result.headline, *result.details], masks={r"oes[0-9a-f]+": "OES"})
     assert "step_count=0" in (result.remedy or "")
@@ -415,18 +415,18 @@ async def test_done_that_stays_true_after_a_reset_is_found() -> None:
         def done(self) -> bool:
             return self.over
 
-    result = await found(Done, reset_twice)
+    result = await result_of(Done, reset_twice)
     assert result.outcome is MISSED
     assert "done is still true" in result.headline
 
 
 async def test_a_server_of_one_session_skips_what_needs_two() -> None:
     for check in PARALLEL:
-        result = await found(Toy, check, limit=1)
+        result = await result_of(Toy, check, limit=1)
         assert result.outcome is SKIPPED
         assert "max_concurrent_envs" in result.headline
     for check in (sequential, reset_twice):
-        assert (await found(Toy, check, limit=1)).outcome is MET
+        assert (await result_of(Toy, check, limit=1)).outcome is MET
 
 
 async def test_a_session_without_an_answer_is_no_leak(golden: Golden) -> None:
@@ -442,22 +442,22 @@ async def test_a_session_without_an_answer_is_no_leak(golden: Golden) -> None:
                 raise ConnectionError
             super().take(action)
 
-    result = await found(Mute, interleaved, timeout_s=1.0)
+    result = await result_of(Mute, interleaved, timeout_s=1.0)
     assert result.outcome is MET, result
     golden([line for line in result.details if "no leak" in line])
 
 
 async def test_the_action_a_person_wrote_is_not_changed() -> None:
-    heard: list[dict[str, Any]] = []
+    actions: list[dict[str, Any]] = []
 
     class Hearing(Toy):
         def take(self, action: dict[str, Any]) -> None:
-            heard.append(action)
+            actions.append(action)
             super().take(action)
 
-    result = await found(Hearing, interleaved, workload=Workload(({"text": "hello"},), source="as written"))
+    result = await result_of(Hearing, interleaved, workload=Workload(({"text": "hello"},), source="as written"))
     assert result.outcome is MET
-    assert {action["text"] for action in heard} == {"hello"}
+    assert {action["text"] for action in actions} == {"hello"}
 
 
 async def test_a_token_or_seed_that_is_not_taken_is_left_out() -> None:
@@ -468,13 +468,13 @@ async def test_a_token_or_seed_that_is_not_taken_is_left_out() -> None:
             super().take(action)
 
     async with serving(Strict) as url:
-        asked = asked_of(url)
-        result = await interleaved(asked)
-        known = await asked.learn(learn_reference)
+        subject = asked_of(url)
+        result = await interleaved(subject)
+        reference = await subject.learn(learn_reference)
     assert result.outcome is MET, result
-    assert known is not None
-    assert known.texts == ()
-    assert known.seeded
+    assert reference is not None
+    assert reference.texts == ()
+    assert reference.seeded
 
 
 @pytest.mark.parametrize(
@@ -488,22 +488,22 @@ async def test_a_token_or_seed_that_is_not_taken_is_left_out() -> None:
 )
 async def test_over_a_real_server(defect: str, outcomes: list[CheckOutcome]) -> None:
     async with served(defect) as url:
-        asked = asked_of(url)
-        results = [await check(asked) for check in (interleaved, sequential, reset_twice)]
+        subject = asked_of(url)
+        results = [await check(subject) for check in (interleaved, sequential, reset_twice)]
     assert [result.outcome for result in results] == outcomes, results
 
 
 @pytest.mark.parametrize(("at", "heard_last"), [(0, "reset"), (2, "step")])
 async def test_a_server_that_falls_silent_alone_is_asked_no_more(at: int, heard_last: str) -> None:
     """The first session that names its seed gets so many steps answered."""
-    heard: list[list[str]] = []
+    sessions_heard: list[list[str]] = []
 
     async def script(peer: Peer) -> None:
-        heard.append([])
+        sessions_heard.append([])
         seeded, steps = False, 0
         await peer.accept()
         while (message := await peer.asked())["type"] != "close":
-            heard[-1].append(message["type"])
+            sessions_heard[-1].append(message["type"])
             seeded = seeded or "seed" in message.get("data", {})
             steps += message["type"] == "step"
             if not (seeded and steps >= at):
@@ -511,10 +511,10 @@ async def test_a_server_that_falls_silent_alone_is_asked_no_more(at: int, heard_
         await peer.part()
 
     async with scripted(script) as server:
-        asked = asked_of(server.url, timeout_s=0.3)
-        assert await asked.learn(learn_reference) is None
-    assert len(heard) == 2  # The lone session, and one more.
-    assert heard[-1][-1] == heard_last
+        subject = asked_of(server.url, timeout_s=0.3)
+        assert await subject.learn(learn_reference) is None
+    assert len(sessions_heard) == 2  # The lone session, and one more.
+    assert sessions_heard[-1][-1] == heard_last
 
 
 async def test_all_of_it_is_bounded_where_a_server_stops_answering() -> None:
@@ -533,7 +533,7 @@ async def test_all_of_it_is_bounded_where_a_server_stops_answering() -> None:
                 raise ConnectionError
             return super().state()
 
-    result = await asyncio.wait_for(found(Stuck, interleaved, timeout_s=1.0), 20)
+    result = await asyncio.wait_for(result_of(Stuck, interleaved, timeout_s=1.0), 20)
     assert result.outcome is MET, result
 
 
@@ -554,21 +554,21 @@ def of_processes(count: int) -> type[Toy]:
 
 @pytest.mark.parametrize("check", PARALLEL)
 async def test_sessions_in_different_processes_tell_nothing_of_isolation(golden: Golden, check: Check) -> None:
-    result = await found(of_processes(100), check)
+    result = await result_of(of_processes(100), check)
     assert result.outcome is SKIPPED, result
     assert result.figures["sessions_together"] == 0
     golden(result.headline)
 
 
 async def test_what_sessions_share_a_process_is_told(golden: Golden) -> None:
-    result = await found(of_processes(3), interleaved)
+    result = await result_of(of_processes(3), interleaved)
     assert result.outcome is MET, result
     assert (result.figures["pids"], result.figures["sessions_together"]) == (3, 8)
     golden([result.headline, *result.details], masks={r"\d+ answers": "N answers"})
 
 
 async def test_of_workers_that_nobody_names_it_is_told_that_nothing_is_known(golden: Golden) -> None:
-    result = await found(Toy, interleaved, endpoint={"limits": {"workers": 4}})
+    result = await result_of(Toy, interleaved, endpoint={"limits": {"workers": 4}})
     assert result.outcome is MET, result
     golden(result.headline, masks={r"\d+ answers": "N answers"})
 
@@ -584,7 +584,7 @@ async def test_a_leak_between_processes_is_a_leak() -> None:
         def see(self) -> dict[str, Any]:
             return {**super().see(), "file": Filed.last}
 
-    assert (await found(Filed, interleaved)).outcome is MISSED
+    assert (await result_of(Filed, interleaved)).outcome is MISSED
 
 
 def test_an_identity_that_plays_again_is_its_own_and_no_others() -> None:
