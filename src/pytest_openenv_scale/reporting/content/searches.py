@@ -21,7 +21,7 @@ def search_sentences(view: CurveView) -> list[str]:
     )
     sentences = [f"searched {_range(search)}: {asked}" + (f"; {', '.join(facts)}" if facts else "")]
     sentences += [search_stop_words(verdict)] if search.stop_reason not in ("precision", "holds", "fails") else []
-    sentences += [*_served_beyond(view), *_irregularities(search)]
+    sentences += [*_served_beyond(view), *_irregularities(verdict, search)]
     return sentences
 
 
@@ -71,9 +71,9 @@ def _served_beyond(view: CurveView) -> Iterator[str]:
         yield f"{passing}; {formatting.count(max(best))} were open at once, the server refuses beyond"
 
 
-def _irregularities(search: SearchOutcome) -> Iterator[str]:
+def _irregularities(verdict: CurveVerdict, search: SearchOutcome) -> Iterator[str]:
     if search.exceptions:
-        batches = ", ".join(_exception_words(search, batch) for batch in search.exceptions[:4])
+        batches = ", ".join(_exception_words(verdict, search, batch) for batch in search.exceptions[:4])
         more = f" and {len(search.exceptions) - 4} more" if len(search.exceptions) > 4 else ""
         yield f"not monotonic: {batches}{more}"
     if search.drift is not None and search.stop_reason != "drift":
@@ -84,10 +84,10 @@ def _irregularities(search: SearchOutcome) -> Iterator[str]:
         yield f"{grew}; whether it leaks, the suite tells: pytest --pyargs pytest_openenv_scale.suite -m churn"
 
 
-def _exception_words(search: SearchOutcome, batch: int) -> str:
-    """Say how often a smaller batch failed, or a larger one passed."""
+def _exception_words(verdict: CurveVerdict, search: SearchOutcome, batch: int) -> str:
+    """Say how often a batch failed that is smaller than max batch, or one passed that is larger than what fails."""
     passes, judged = search.tally(batch)
-    if passes == judged or passes * 2 < judged:
+    if verdict.infeasible_min is not None and batch > verdict.infeasible_min:
         return f"{formatting.count(batch)} passed in {passes} of {judged}"
     return f"{formatting.count(batch)} failed in {judged - passes} of {judged}"
 
