@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 from collections import deque
@@ -101,23 +102,37 @@ class ReplayVerdict(Generic[T]):
 
 
 class _Replays(Generic[T]):
-    """Suspects while they are played again: those `waiting` for their first play, and those whose play differed."""
+    """Suspects while they are played again: those `waiting` for their first play, and those whose play differed.
+
+    Those that showed the same alone are `repeating`: by their seed's doing, or by chance. Where others did not, they
+    are played on, since what shows in a share of plays alone is in all `repetitions` with that share to their power.
+    """
 
     def __init__(self, suspects: Sequence[Suspect[T]], among: int, alone: int) -> None:
         # The first is the one whose messages were kept; of all others those that are played speak for the rest.
         self.waiting = deque([*suspects[:1], *random.sample(suspects[1:], len(suspects) - 1)])
         self.unexplained = deque[Suspect[T]]()
-        self.repeated = self.plays = 0
+        self.repeating = deque[Suspect[T]]()
+        self.repeated = self.plays = self.repetitions = 0
+        self._is_repetition = False
         self.repeated_fields: set[str] = set()
         self.random: set[str] = set()
         self._among, self._alone = among, alone
 
     def next(self) -> Suspect[T]:
         """Return the suspect to be played now."""
+        self._is_repetition = not self.waiting and self.repetitions < self._repetitions_needed
+        if self._is_repetition:
+            return self.repeating[0]
         return self.waiting[0] if self.waiting else self.unexplained[0]
 
     def note(self, suspect: Suspect[T], shown: Deviations) -> None:
         """Count a play of the next suspect, and drop what it explains."""
+        if self._is_repetition:
+            self.repetitions += 1
+            self.repeating.rotate(-1)
+            self._note_random(suspect.alone or {}, shown)
+            return
         self.plays += 1
         source = self.waiting if self.waiting else self.unexplained
         same = {name for name, seen in suspect.deviations.items() if shown.get(name) == seen}
@@ -126,15 +141,17 @@ class _Replays(Generic[T]):
         suspect.deviations = {name: seen for name, seen in suspect.deviations.items() if name not in same}
         if earlier is None:
             self.repeated += not suspect.deviations
+            if same:
+                self.repeating.append(suspect)
             if suspect.deviations and shown.keys() - same:
                 # It shows alone what it did not among others: the next play tells whether that is the seed's doing.
                 return
         self.unexplained.append(source.popleft())
-        if earlier is not None:
-            self.random |= {name for name in {*shown, *earlier} if shown.get(name) != earlier.get(name)}
-        self._drop_explained()
+        self._note_random(shown if earlier is None else earlier, shown)
 
-    def _drop_explained(self) -> None:
+    def _note_random(self, earlier: Deviations, shown: Deviations) -> None:
+        """Note the fields in which two plays of one suspect differ, and drop what is explained."""
+        self.random |= {name for name in {*shown, *earlier} if shown.get(name) != earlier.get(name)}
         for suspects in (self.waiting, self.unexplained):
             for suspect in suspects:
                 for name in self.random & suspect.deviations.keys():
@@ -163,9 +180,18 @@ class _Replays(Generic[T]):
         return needed - self._alone if needed <= _MOST_PLAYS else None
 
     @property
+    def _repetitions_needed(self) -> int:
+        """How many plays of what repeats rule out that it, too, came by chance."""
+        if not self.repeating:
+            return 0
+        share = len(self.repeating) / (len(self.repeating) + len(self.unexplained))
+        return math.ceil(math.log(MAX_CHANCE) / math.log(share)) if share < 1 else 0
+
+    @property
     def decided(self) -> bool:
         """Whether it is the others' doing."""
         enough = len(self.unexplained) >= min(_FEWEST_REPLAYS, len(self.left))
+        enough = enough and self.repetitions >= self._repetitions_needed
         return enough and self.needed is not None and self.plays >= self.needed
 
     def leads_nowhere(self, pace_s: float, left_s: float) -> bool:
@@ -227,7 +253,7 @@ async def judge_by_replaying(
         took_s = time.perf_counter() - began
         if replays.plays <= 1:
             first_s = took_s
-        pace_s = (took_s - first_s) / max(1, replays.plays - 1)
+        pace_s = (took_s - first_s) / max(1, replays.plays + replays.repetitions - 1)
         if replays.leads_nowhere(pace_s, within_s - took_s):
             return replays.verdict(CheckOutcome.INCONCLUSIVE if replays.unexplained else CheckOutcome.MET)
         suspect = replays.next()
