@@ -248,6 +248,17 @@ def test_an_estimate_grows_with_the_batch_and_a_ceiling_of_sessions_holds():
     assert (allowance.spent_s, allowance.opened) == (6.0, 150)
 
 
+def test_what_a_curve_with_longer_waits_took_refuses_nothing_of_the_next():
+    allowance = Allowance(seconds=20.0)
+    allowance.use(1, 10.5, 1)
+    assert allowance.refuses(1) == "budget"
+    allowance.begin_curve(10.0)
+    assert allowance.refuses(1) is None
+    assert allowance.spent_s == pytest.approx(10.5)
+    allowance.begin_curve(0.0)
+    assert allowance.refuses(1) == "budget"
+
+
 def test_the_most_a_search_can_cost_is_known_before():
     plan = replace(PLAN, high=1024)
     _, most = highest_cost(plan)

@@ -27,6 +27,14 @@ class Allowance:
     opened: int = 0
     _took: dict[int, float] = field(default_factory=dict[int, float])
 
+    def begin_curve(self, seconds: float | None) -> None:
+        """Begin with a curve that has so many seconds; what repetitions of another take, with its wait, tells nothing.
+
+        Its first repetition is begun if any time is left.
+        """
+        self.seconds = seconds
+        self._took.clear()
+
     def refuses(self, batch: int) -> StopReason | None:
         """Say why a repetition must not begin: it would not fit into the time, or open too many sessions."""
         if self.sessions is not None and batch > self.sessions:

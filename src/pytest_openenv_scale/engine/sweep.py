@@ -384,9 +384,8 @@ class _Measurement:
             self._allowance.sessions = max(settings.max_sessions - opened, 0)
         curves_left = max(curves_of_run - sum(len(sweep.curves) for sweep in earlier), len(self._record.curves))
         for number, (curve, slo) in enumerate(zip(self._record.curves, self._record.slos, strict=True)):
-            if seconds_left is not None:
-                left = seconds_left - self._allowance.spent_s
-                self._allowance.seconds = left / max(curves_left - number, 1)
+            left = None if seconds_left is None else seconds_left - self._allowance.spent_s
+            self._allowance.begin_curve(None if left is None else left / max(curves_left - number, 1))
             if self._judged and self._has_ended():
                 return
             warm_up = self._record.warm_up(curve.mode)
