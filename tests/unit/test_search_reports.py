@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,31 +24,36 @@ from pytest_openenv_scale.reporting.content.wording import max_batch_sentence
 from pytest_openenv_scale.reporting.json import run_document
 from pytest_openenv_scale.reporting.markdown.run import report_markdown
 from pytest_openenv_scale.reporting.text.sweep import curve_lines, sweep_failure_text
+from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.results.comparison import Status
 from pytest_openenv_scale.results.outcome import Outcome, StopReason
-from pytest_openenv_scale.verdict.sweep import SweepView
+from pytest_openenv_scale.verdict.sweep import SweepView, max_batch_certainty, view_sweep
 
+STOOD_STILL = (ClientFinding("loop_lag", "a load process stood still"),)
 PLAN = SearchPlan(1, 16_384, precision=0.05, repetitions=3)
 
 
-def probed(*probes: tuple[int, int]) -> list[CellSummary]:
-    """Repetitions in order, each of a batch of which so many sessions failed."""
+def probed(*probes: tuple[int, int | None]) -> list[CellSummary]:
+    """Repetitions in order, each of a batch of which so many sessions failed; None: the client left it in doubt."""
     times: dict[int, int] = {}
     summaries: list[CellSummary] = []
     for number, (batch, failed) in enumerate(probes):
         times[batch] = times.get(batch, 0) + 1
         began = NOON + timedelta(seconds=number)
-        summaries.append(measured(batch, failed=failed, repetition=times[batch], started_at=began))
+        summary = measured(batch, failed=failed or 0, repetition=times[batch], started_at=began)
+        summaries.append(summary if failed is not None else replace(summary, findings=STOOD_STILL))
     return summaries
 
 
 def searched(
-    *probes: tuple[int, int], stop: StopReason = "precision", plan: SearchPlan = PLAN, slo: Slo | None = None
+    *probes: tuple[int, int | None], stop: StopReason = "precision", plan: SearchPlan = PLAN, slo: Slo | None = None
 ) -> SweepView:
     summaries = probed(*probes)
     curve = summaries[0].cell.curve
     return a_sweep(*summaries, slo=slo, searches={curve.id: plan}, stops={curve.id: stop}, reps=plan.repetitions)
 
+
+undecided = partial(searched, stop="doubt")
 
 CLIFF = ((1, 0), (512, 0), (1024, 247), (777, 0), (778, 1), (778, 1), (778, 1), (777, 0), (777, 0))
 EVERY_SESSION = an_slo(success=1)
@@ -69,6 +75,9 @@ CASES: dict[str, SweepView] = {
     "unsteady": searched((64, 0), (64, 40), stop="unsteady"),
     "not monotonic": searched((8, 7), (8, 0), (8, 0), (64, 0), (66, 33), (66, 33), (66, 33), (64, 0), (64, 0)),
     "interrupted": searched((64, 0), stop="interrupted"),
+    "doubt above": undecided((64, 0), (128, 90), (80, None), (80, None), (64, 0), (64, 0)),
+    "doubt below": undecided((8, None), (8, None), plan=SearchPlan(8, 4096)),
+    "doubt of one": undecided((8, None), (8, None), plan=SearchPlan(1, 8, needed=8), slo=an_slo(max_batch=8)),
 }
 
 
@@ -120,6 +129,9 @@ def test_every_repetition_is_a_row_in_its_order() -> None:
         ("sessions", Outcome.INCONCLUSIVE, (64, 64, 128)),
         ("drift", Outcome.INCONCLUSIVE, (None, None, 39)),
         ("not monotonic", Outcome.MET, (64, 64, 66)),
+        ("doubt above", Outcome.MET, (64, 64, 128)),
+        ("doubt below", Outcome.INCONCLUSIVE, (None, None, None)),
+        ("doubt of one", Outcome.INCONCLUSIVE, (None, None, None)),
     ],
 )
 def test_the_numbers_and_the_outcome(case: str, outcome: Outcome, numbers: tuple[int | None, ...]) -> None:
@@ -139,6 +151,28 @@ def test_a_needed_batch_is_missed_by_one_failing_repetition_of_it_also_where_mor
         97: Outcome.INCONCLUSIVE,
         100: Outcome.MISSED,
     }
+
+
+@pytest.mark.parametrize(("per_core", "outcome"), [(32, Outcome.MET), (45, Outcome.INCONCLUSIVE), (64, Outcome.MISSED)])
+def test_what_lies_between_a_batch_in_doubt_and_one_that_fails_is_not_missed(per_core: int, outcome: Outcome) -> None:
+    probes = ((64, 0), (128, 90), (80, None), (80, None), (64, 0), (64, 0))
+    view = undecided(*probes, slo=an_slo(batch_per_core=per_core))  # Of 2 cores.
+    assert view.outcome is outcome
+    assert max_batch_certainty(view.curves[0]) == "inconclusive"
+
+
+def test_of_a_search_that_never_began_nothing_is_told() -> None:
+    record = CASES["interrupted"].record
+    never = view_sweep(replace(record, stops={}), ())
+    assert search_sentences(never.curves[0]) == []
+    assert "nothing was measured" in headline(never.curves[0])
+
+
+def test_a_curve_that_is_left_out_is_named_beside_a_search() -> None:
+    view = CASES["cliff"]
+    curves = tuple(replace(curve, batches=(1,)) for curve in view.record.curves)  # As an engine lays them out.
+    record = replace(view.record, curves=curves, left_out=("ws at wait 5 s is left out",))
+    assert "ws at wait 5 s is left out" in view_sweep(record, view.summaries).curves[0].verdict.notes
 
 
 def test_the_first_breach_is_that_of_the_batch_that_ends_the_curve() -> None:

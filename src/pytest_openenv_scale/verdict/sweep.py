@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_openenv_scale.config.limits import Limit, Slo
@@ -209,8 +209,11 @@ class _CurveEvidence:
         return bool(above) and self.passed.get(min(above)) is False
 
 
-_ENDED_OPEN: Container[StopReason] = ("budget", "max_sessions", "interrupted", "unsteady", "drift")
+_ENDED_OPEN: frozenset[StopReason] = frozenset(("budget", "max_sessions", "interrupted", "unsteady", "drift"))
 """Why a search ended that might have come to another number."""
+
+_NOT_SETTLED: frozenset[StopReason] = frozenset((*_ENDED_OPEN, "doubt"))
+"""Why a search ended without knowing that nothing larger than its max batch passes."""
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,8 @@ class _SearchEvidence(_CurveEvidence):
 
     @property
     def settled(self) -> bool:
-        return self.infeasible_min is not None and not self.ended_early
+        ended = self.search is not None and self.search.stop_reason not in _NOT_SETTLED
+        return ended and self.infeasible_min is not None
 
     def failed_by(self, batch: float) -> bool:
         below = self.infeasible_min is not None and self.infeasible_min <= batch
@@ -421,7 +425,7 @@ def view_curve(
 ) -> CurveView:
     """Judge one curve of a sweep; see `judge_curve` for `cells`."""
     counted, set_aside = split_attempts(summaries)
-    slo = record.slos[record.curves.index(curve)]
+    slo, is_first = record.slos[record.curves.index(curve)], curve == record.curves[0]
     if curve.id in record.searches and summaries:
         curve = replace(curve, batches=tuple(sorted({summary.batch for summary in summaries})))
     verdict = judge_curve(
@@ -431,7 +435,7 @@ def view_curve(
         cells=cells,
         cores=record.cores,
         repetitions=record.reps,
-        notes=(*record.notes, *(record.left_out if curve == record.curves[0] else ())),
+        notes=(*record.notes, *(record.left_out if is_first else ())),
         warm_up=record.warm_up(curve.mode),
         search=record.searches.get(curve.id),
         stop=record.stops.get(curve.id),
@@ -449,7 +453,7 @@ def max_batch_certainty(view: CurveView) -> str:
     if (search := view.verdict.search) is not None:
         if search.stop_reason in ("top", "holds"):
             return "open"
-        known = view.verdict.infeasible_min is not None and search.stop_reason not in _ENDED_OPEN
+        known = view.verdict.infeasible_min is not None and search.stop_reason not in _NOT_SETTLED
         return "exact" if known else "inconclusive"
     stopper = next((cell for cell in view.verdict.cells if cell.passed is not True), None)
     if stopper is not None:

@@ -11,9 +11,9 @@ from pytest_openenv_scale.verdict.sweep import CurveView
 
 
 def search_sentences(view: CurveView) -> list[str]:
-    """Return what is to be said of a search beneath its curve; nothing of a grid."""
+    """Return what is to be said of a search beneath its curve; nothing of a grid, or where none began."""
     verdict, search = view.verdict, view.verdict.search
-    if search is None:
+    if search is None or (search.stop_reason == "interrupted" and not search.probes):
         return []
     facts = [*_edge_facts(verdict, search)]
     asked = (
@@ -123,6 +123,11 @@ def _slope_words(verdict: CurveVerdict, search: SearchOutcome) -> str:
     return f"between {between} batches pass in a part of their repetitions, so that no closer bracket means anything"
 
 
+def _doubt_words(verdict: CurveVerdict, search: SearchOutcome) -> str:
+    of_none = "the smallest batch that may be asked for" if search.plan.needed is None else "the one batch in question"
+    return f"{of_none if verdict.max_batch is None else 'a larger batch'} could not be judged, asked twice"
+
+
 def _top_words(verdict: CurveVerdict, search: SearchOutcome) -> str:
     top = formatting.count(search.plan.high)
     if search.plan.bound == "client":
@@ -137,7 +142,7 @@ _STOPS: Mapping[StopReason, Callable[[CurveVerdict, SearchOutcome], str]] = {
     "bottom": lambda verdict, search: f"the smallest batch that may be asked for ({search.plan.low}) does not pass",
     "holds": lambda verdict, search: "the one batch that was in question holds",
     "fails": lambda verdict, search: "the one batch that was in question does not hold",
-    "doubt": lambda verdict, search: "a larger batch could not be judged, asked twice",
+    "doubt": _doubt_words,
     "unsteady": lambda verdict, search: "the server answered differently every time, so that the search came to no end",
     "server_died": lambda verdict, search: "the server died, which ended the search",
     "budget": lambda verdict, search: (

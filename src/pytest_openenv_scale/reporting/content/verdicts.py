@@ -146,7 +146,8 @@ def _capacity(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
     got = _got(verdict)
     if verdict.search is not None and verdict.search.plan.needed is not None:
         passes, judged_times = verdict.search.tally(verdict.search.plan.needed)
-        got = f"which passed in {passes} of {formatting.count_of(judged_times, 'repetition')}"
+        of_judged = f"passed in {passes} of {formatting.count_of(judged_times, 'repetition')}"
+        got = f"which {of_judged if judged_times else 'could not be judged'}"
     if judged.cause == "unknown_cores":
         return f"{limit.text} cannot be judged: the server's cores are not known; write cores=N in the target"
     advice = ""
