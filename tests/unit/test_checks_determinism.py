@@ -145,6 +145,8 @@ async def test_it_is_asked_in_short_and_of_a_server_of_one_session(
     [
         ("candidate", lambda: random.randint(1, 10**6), "random"),
         ("date", lambda: f"day {random.random()}", "random"),
+        ("huge", lambda: 10**400 + random.randint(1, 10**6), "random"),
+        ("lacking", lambda: [{"of": [float("nan")]}, float("nan")], "no_seed_effect"),
         ("took_ms", random.random, "no_seed_effect"),
         ("at", lambda: f"2026-11-30T09:{random.randint(10, 59)}:00", "no_seed_effect"),
         ("run", lambda: random.randbytes(6).hex(), "no_seed_effect"),

@@ -98,8 +98,10 @@ def path_pattern(path: str) -> str:
 def field_differences(expected: Fields, actual: Fields, step: int) -> Iterator[ObservationDifference]:
     """Yield each field that differs, in the order of the answers."""
     for path in {**expected, **actual}:
-        if expected.get(path, ABSENT) != (value := actual.get(path, ABSENT)):
-            yield ObservationDifference(step, path, expected.get(path, ABSENT), value)
+        before, after = expected.get(path, ABSENT), actual.get(path, ABSENT)
+        # NaN is not equal to itself, but it is the same JSON.
+        if before != after and json.dumps(before, sort_keys=True) != json.dumps(after, sort_keys=True):
+            yield ObservationDifference(step, path, before, after)
 
 
 def compare_episodes(expected: Sequence[Fields], actual: Sequence[Fields]) -> list[ObservationDifference]:

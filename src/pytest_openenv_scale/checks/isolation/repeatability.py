@@ -215,7 +215,9 @@ def _is_date(value: Any) -> bool:
     """Whether this is a moment of today, in seconds or milliseconds since 1970, or a text with a date."""
     if isinstance(value, str):
         return re.search(r"\d{4}-\d\d-\d\d[T ]\d\d:", value) is not None
-    return isinstance(value, int | float) and any(abs(value / unit - time.time()) < _DAY_S for unit in (1, 1000))
+    # Compared as they are: JSON has integers that no float holds.
+    earliest, latest = time.time() - _DAY_S, time.time() + _DAY_S
+    return isinstance(value, int | float) and any(unit * earliest < value < unit * latest for unit in (1, 1000))
 
 
 async def play_alone(subject: Subject, seed: int, steps: int, pause_s: float = 0.0) -> tuple[RawSession, list[Fields]]:
