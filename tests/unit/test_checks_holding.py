@@ -14,6 +14,7 @@ from goldens import TIMES
 from pytest_openenv_scale.checks import subject as subjects
 from pytest_openenv_scale.checks.background import SingleSession, single_session
 from pytest_openenv_scale.checks.preflight import hold as preflight_hold
+from pytest_openenv_scale.checks.preflight import questions
 from pytest_openenv_scale.checks.preflight.hold import HeldSession, HoldResult, SlotsReturned, hold, quiet_s
 from pytest_openenv_scale.checks.preflight.judge import (
     quiet_sessions,
@@ -22,10 +23,11 @@ from pytest_openenv_scale.checks.preflight.judge import (
     slots_returned,
     within_stock_limits,
 )
+from pytest_openenv_scale.checks.run import run_check
 from pytest_openenv_scale.checks.session import Answer
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.results.outcome import CheckOutcome, Transcript
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
 from scripted_server import PING, PONG, TEXT, Peer, error, frame, observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -477,12 +479,45 @@ async def test_what_is_not_over_at_the_deadline_is_cut_off_and_nobody_is_blamed(
     async with scripted(silent(kind)) as server:
         subject = make_subject(server.url, timeout_s=60.0)
         await subject.learn(single_session)
-        subject.deadline = time.monotonic() + 3.0
+        subject.deadline = time.monotonic() + 5.5
         holding = await hold(subject, 2)
     assert (holding.cut, holding.held) == (cut, held_count)
     assert sessions_fit(holding, SERVER).outcome is INCONCLUSIVE
     golden(sessions_fit(holding, SERVER).headline)
     assert (slots_returned(holding).unmet, quiet_sessions(holding).unmet) == ("time", "time")
+
+
+def test_where_nobody_answered_before_the_time_was_up_a_second_session_is_not_judged():
+    holding = replace(ALL_IN, sessions=(), untried=4, extra_answer=None, cut="opening")
+    assert (second_session(holding).outcome, second_session(holding).unmet) == (SKIPPED, "time")
+
+
+async def test_what_was_held_till_the_deadline_is_judged_also_where_that_takes_a_second(monkeypatch):
+    def judge_in_a_second(holding: HoldResult, endpoint: Endpoint) -> CheckResult:
+        subject.deadline -= 1.0
+        return sessions_fit(holding, endpoint)
+
+    sessions_fit(ALL_IN, SERVER)  # What is slow to import is there.
+    monkeypatch.setattr(questions, "sessions_fit", judge_in_a_second)
+    async with scripted(silent("step")) as server:
+        subject = make_subject(server.url, timeout_s=60.0)
+        await subject.learn(single_session)
+        capacity = next(question for question in questions.questions(2) if question.name == "capacity")
+        subject.deadline = time.monotonic() + 3.0
+        result = await asyncio.to_thread(run_check, subject, capacity.check, capacity.needs)
+    assert result.outcome is INCONCLUSIVE
+
+
+async def test_what_a_server_calls_its_pid_may_be_anything():
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        while (await peer.asked_or_pinged())["type"] != "close":
+            peer.say(observation(pid=["odd"]))
+        await peer.part()
+
+    async with scripted(script) as server:
+        holding = await hold(make_subject(server.url), 2)
+    assert (holding.held, holding.fitting) == (2, 2)
 
 
 def test_sessions_that_were_refused_before_the_time_was_up_do_not_fit():

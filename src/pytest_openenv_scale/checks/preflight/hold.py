@@ -205,8 +205,8 @@ async def hold(subject: Subject, sessions: int, idle_s: float = 0.0) -> HoldResu
         return holding.result(cut=None)
 
 
-_SPARE_S = 0.5
-"""How long before the deadline sessions are let go, in seconds: what they showed till then is still told."""
+_SPARE_S = 3.0
+"""How long before the deadline sessions are let go, in seconds: what they showed till then is still judged and told."""
 
 
 class _Holding:
@@ -250,8 +250,8 @@ class _Holding:
 
     @property
     def _full(self) -> bool:
-        pids = {step.observation.get("pid") for step in self._steps.values() if step.kind == "observation"}
-        return capacity_of(len(self._held), limit=self._limit, workers=max(1, len(pids))).full
+        processes = {step.process for step in self._steps.values()} - {None}
+        return capacity_of(len(self._held), limit=self._limit, workers=max(1, len(processes))).full
 
     async def _open(self) -> None:
         subject, client = self._subject, self._client

@@ -31,6 +31,8 @@ def second_session(result: HoldResult) -> CheckResult:
     answer = result.extra_answer or next((session.last_answer for session in result.refused), None)
     if result.held > 1 or (result.extra_answer is not None and result.extra_answer.good):
         return CheckResult(CheckOutcome.MET, "a second session is accepted beside the first", figures=figures)
+    if answer is None and result.cut is not None:
+        return _OUT_OF_TIME
     if result.held == 0 or answer is None:
         return CheckResult(CheckOutcome.INCONCLUSIVE, f"no session is let in any more: {answer}", figures=figures)
     verb = "is refused" if answer.error_type in ("capacity", "handshake_status") else "does not get in"
