@@ -46,10 +46,10 @@ def environment(*, reset: Any = None, step: Any = None, wait_s: float = 0.0):
     return script
 
 
-async def sweep_of(script, tmp_path: Path, *batches: int, **details) -> Sweep:
+async def sweep_of(script, tmp_path: Path, *batches: int, backlog: int | None = None, **details) -> Sweep:
     details = {"action": {"wait_seconds": "$wait"}, **details}
     async with scripted(script) as server:
-        endpoint = Endpoint((server.url,), "url", "x")
+        endpoint = Endpoint((server.url,), "url", "x", backlog=backlog)
         return await asyncio.to_thread(measure, endpoint, tmp_path, *batches, **details)
 
 
@@ -67,6 +67,13 @@ async def test_sessions_that_got_errors_only_are_not_measured_and_nothing_passes
     assert record.warm_ups == (verdict.warm_up,)
     assert not record.warm_ups[0].played
     assert "unknown tool" in record.warm_ups[0].sample.answer + record.warm_ups[0].sample.reset
+
+
+async def test_a_batch_larger_than_what_the_kernel_lets_wait_is_noted_with_the_verdict_and_kept(tmp_path):
+    sweep = await sweep_of(environment(), tmp_path, 1, 3, backlog=2)
+    (view,) = load_run(sweep.run_dir).sweeps
+    assert view.curves[0].verdict.notes == sweep.verdicts[0].notes
+    assert ["somaxconn=3" in note for note in view.curves[0].verdict.notes] == [True]
 
 
 async def test_what_a_server_without_a_schema_is_sent_is_kept_as_a_guess(tmp_path):

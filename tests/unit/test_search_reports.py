@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cells import NOON, an_slo
@@ -46,11 +47,17 @@ def probed(*probes: tuple[int, int | None]) -> list[CellSummary]:
 
 
 def searched(
-    *probes: tuple[int, int | None], stop: StopReason = "precision", plan: SearchPlan = PLAN, slo: Slo | None = None
+    *probes: tuple[int, int | None],
+    stop: StopReason = "precision",
+    plan: SearchPlan = PLAN,
+    slo: Slo | None = None,
+    **record: Any,
 ) -> SweepView:
     summaries = probed(*probes)
     curve = summaries[0].cell.curve
-    return a_sweep(*summaries, slo=slo, searches={curve.id: plan}, stops={curve.id: stop}, reps=plan.repetitions)
+    return a_sweep(
+        *summaries, slo=slo, searches={curve.id: plan}, stops={curve.id: stop}, reps=plan.repetitions, **record
+    )
 
 
 undecided = partial(searched, stop="doubt")
@@ -173,6 +180,16 @@ def test_a_curve_that_is_left_out_is_named_beside_a_search() -> None:
     curves = tuple(replace(curve, batches=(1,)) for curve in view.record.curves)  # As an engine lays them out.
     record = replace(view.record, curves=curves, left_out=("ws at wait 5 s is left out",))
     assert "ws at wait 5 s is left out" in view_sweep(record, view.summaries).curves[0].verdict.notes
+
+
+def test_a_kernel_that_queues_too_few_connections_is_noted_by_the_largest_batch_that_was_asked() -> None:
+    notes = {
+        backlog: searched((64, 0), (128, 90), backlog=backlog).curves[0].verdict.notes for backlog in (None, 128, 100)
+    }
+    assert notes[None] == notes[128] == ()
+    (note,) = notes[100]
+    assert "lets 100 connections wait" in note
+    assert "net.core.somaxconn=128" in note
 
 
 def test_the_first_breach_is_that_of_the_batch_that_ends_the_curve() -> None:

@@ -181,7 +181,8 @@ class Endpoint:
     the time in seconds from the start of the server to its first answered session. `headers` are sent
     with every request and never shown. `default_limits` are limits of an SLO, by name, that hold for this
     endpoint unless others are written, such as the number of hosts that have to share a batch. `network` is how the
-    URLs are reached. `session_settings` are what the application's source says, where it can be read.
+    URLs are reached. `session_settings` are what the application's source says, where it can be read. `backlog` is how
+    many connections its kernel lets wait, where that is known.
     """
 
     urls: tuple[str, ...]
@@ -197,6 +198,7 @@ class Endpoint:
     default_limits: Mapping[str, float] = field(default_factory=dict[str, float])
     network: Network = DIRECT
     session_settings: SessionSettings | None = None
+    backlog: int | None = None
     sampler: Callable[[], ServerSample | None] = field(default=lambda: None, repr=False)
     log_reader: Callable[[int], str] = field(default=lambda lines: "", repr=False)
     exit_reader: Callable[[], ExitStatus | str | None] = field(default=lambda: None, repr=False)

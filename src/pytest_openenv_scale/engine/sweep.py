@@ -204,6 +204,7 @@ def measure_sweep(
         settings=_recorded_settings(settings, workload),
         rerun=rerun,
         notes=endpoint.notes,
+        backlog=endpoint.backlog,
         started_at=datetime.now(UTC),
     )
     if not workload.waits:

@@ -45,7 +45,7 @@ class SweepRecord(Jsonable):
     sessions that played alone before, `left_out` names curves whose limits are below their waits. Durations are
     seconds; a timeout is None where it is not known. By the id of a curve, `searches` are the plans of those that are
     searched, and `stops` why they ended, or why others did early. `spent_s` is how long measuring took, `sessions` how
-    many were opened for it.
+    many were opened for it, `backlog` how many connections the server's kernel lets wait.
     """
 
     sweep_id: str
@@ -77,6 +77,7 @@ class SweepRecord(Jsonable):
     stops: Mapping[str, StopReason] = field(default_factory=dict[str, StopReason])
     spent_s: float = 0.0
     sessions: int = 0
+    backlog: int | None = None
 
     def __post_init__(self) -> None:
         if len(self.slos) != len(self.curves):
@@ -85,6 +86,15 @@ class SweepRecord(Jsonable):
     def warm_up(self, mode: str) -> WarmUp | None:
         """Return what the session of a mode was answered that played alone before the sweep."""
         return next((warm_up for warm_up in self.warm_ups if warm_up.mode == mode), None)
+
+    def backlog_notes(self, largest_batch: int) -> tuple[str, ...]:
+        """Return a note where the kernel lets fewer connections wait than the largest batch measured has sessions."""
+        if self.backlog is None or largest_batch <= self.backlog:
+            return ()
+        return (
+            f"the kernel lets {self.backlog} connections wait, the largest batch is {largest_batch}: "
+            f"sysctl net.core.somaxconn={largest_batch}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

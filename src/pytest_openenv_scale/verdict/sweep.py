@@ -425,6 +425,7 @@ def view_curve(
 ) -> CurveView:
     """Judge one curve of a sweep; see `judge_curve` for `cells`."""
     counted, set_aside = split_attempts(summaries)
+    largest = max((summary.batch for summary in counted), default=0)
     slo, is_first = record.slos[record.curves.index(curve)], curve == record.curves[0]
     if curve.id in record.searches and summaries:
         curve = replace(curve, batches=tuple(sorted({summary.batch for summary in summaries})))
@@ -435,7 +436,7 @@ def view_curve(
         cells=cells,
         cores=record.cores,
         repetitions=record.reps,
-        notes=(*record.notes, *(record.left_out if is_first else ())),
+        notes=(*record.notes, *record.backlog_notes(largest), *(record.left_out if is_first else ())),
         warm_up=record.warm_up(curve.mode),
         search=record.searches.get(curve.id),
         stop=record.stops.get(curve.id),

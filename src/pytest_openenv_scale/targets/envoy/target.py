@@ -13,7 +13,7 @@ from pytest_openenv_scale.core.text import LOG_LINES
 from pytest_openenv_scale.targets.common.base import DescriptionPart, StartedTarget, with_log
 from pytest_openenv_scale.targets.common.options import TargetContext
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, start_s, wait_until_ready
-from pytest_openenv_scale.targets.local.target import backlog_notes
+from pytest_openenv_scale.targets.local.serving import largest_backlog
 
 from .config import Backend, EnvoySettings, ImageOptions, LocalReplicaOptions, UrlReplicaOptions, parse_envoy, render
 from .endpoint import EnvoyEndpoint
@@ -68,7 +68,8 @@ class EnvoyTarget(StartedTarget):
             hosts=options.replicas,
             limits={**limits, "lb": options.lb, "envoys": pool.count},
             session_settings=replicas.session_settings,
-            notes=(*replicas.notes, *late_notes, *backlog_notes(self.context.largest_batch)),
+            notes=(*replicas.notes, *late_notes),
+            backlog=largest_backlog(),
             sampler=replicas.sample,
             log_reader=envoy_endpoint.log_tail,
             exit_reader=envoy_endpoint.exit_status,

@@ -277,17 +277,6 @@ class ServedApplication(Startable):
         return ()
 
 
-def backlog_notes(largest_batch: int) -> tuple[str, ...]:
-    """Return a note where the kernel lets fewer connections wait than a batch has sessions, else nothing."""
-    kernel = largest_backlog()
-    if largest_batch <= kernel:
-        return ()
-    return (
-        f"the kernel lets {kernel} connections wait, the largest batch is {largest_batch}: "
-        f"sysctl net.core.somaxconn={largest_batch}",
-    )
-
-
 @contextmanager
 def _bound_socket(target: str, host: str, port: int | None, preferred: int | None) -> Generator[socket.socket]:
     """Yield a socket bound to `host` that the server inherits, so that a free port stays ours."""
@@ -384,7 +373,8 @@ class LocalTarget(StartedTarget):
             limits=served.limits,
             session_settings=served.session_settings,
             process_reader=served.process.processes,
-            notes=(*served.application.notes, *backlog_notes(self.context.largest_batch)),
+            notes=served.application.notes,
+            backlog=largest_backlog(),
         )
         late_notes = served.wait(endpoint.headers)
         return replace(endpoint, startup_s=time.monotonic() - began, notes=(*endpoint.notes, *late_notes))

@@ -24,7 +24,7 @@ from pytest_openenv_scale.targets.envoy.config import EnvoySettings
 from pytest_openenv_scale.targets.envoy.endpoint import EnvoyEndpoint
 from pytest_openenv_scale.targets.envoy.pool import START_S as POOL_START_S
 from pytest_openenv_scale.targets.envoy.pool import LocalEnvoyPool, find_envoy
-from pytest_openenv_scale.targets.local.target import backlog_notes
+from pytest_openenv_scale.targets.local.serving import largest_backlog
 
 from .job import AttachedScript, BatchJob, JobFolder, running_job
 from .job_info import call, find_nodes, format_nodes
@@ -136,7 +136,8 @@ class SlurmTarget(StartedTarget):
             limits=servers.limits,
             session_settings=settings_of_application(self.slurm_spec.application(self.context)),
             hardware=_hardware(serving),
-            notes=(*self._notes(serving), *backlog_notes(self.context.largest_batch)),
+            notes=self._notes(serving),
+            backlog=largest_backlog(),
             sampler=servers.sample,
             log_reader=partial(servers.log_tail, 0),
             exit_reader=servers.servers_end,
