@@ -54,6 +54,9 @@ def test_an_app_without_a_limit_holds_one_session_and_lacks_the_flag(tmp_path: P
         ("Env, A, O, concurrency_config=CONFIG", 7, None),
         ("Env, A, O, max_concurrent_envs=computed()", None, None),
         ("Env, A, O, max_concurrent_envs=2 * LIMIT", None, None),
+        ("Env, A, O, max_concurrent_envs=int(os.environ['IN_ALL']) // 2", None, None),
+        ("Env, A, O, max_concurrent_envs=4 if os.getenv('DEBUG') else 64", None, None),
+        ("Env, A, O, max_concurrent_envs=int(os.getenv('SLOTS')) if os.getenv('DEBUG') else 1", None, "SLOTS"),
         ("Env, A, O, **options", None, None),
         ("*arguments", None, None),
     ],
@@ -144,10 +147,34 @@ def test_calls_that_differ_leave_open_what_they_differ_in(tmp_path: Path) -> Non
     assert fields(read(tmp_path, f"from env import Env\n{app}"), "argument", "flag") == (None, False)
 
 
-@pytest.mark.parametrize("text", ["", "app = 1\n", "app = (\n", "\0", "from app import app\n", "app = create_app()\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "app = 1\n",
+        "app = (\n",
+        f"app = {'-' * 100_000}1\n",
+        "\0",
+        "from app import app\n",
+        f"from {'.' * 99}env import Missing\napp = create_app(Missing)\n",
+        "app = create_app()\n",
+    ],
+)
 def test_source_that_says_nothing_is_no_error(tmp_path: Path, text: str) -> None:
     settings = read(tmp_path, text)
     assert settings is None or settings.environment is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from app import Base", "Base = Base", "Base = Base()", "class Base(Base): pass", "def Base(): return Base()"],
+)
+@pytest.mark.parametrize("made", ["Base", "Env"])
+def test_names_are_not_followed_in_circles(tmp_path: Path, line: str, made: str) -> None:
+    """Each of 99 names leads to 99 others: whoever follows them all is never done."""
+    settings = read(tmp_path, f"{line}\n" * 99 + f"class Env(Base): pass\napp = create_app({made})\n")
+    assert settings is not None
+    assert settings.flag is None
 
 
 def test_an_app_that_is_not_there_says_nothing(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ _MOST_BYTES = 2**20
 _MOST_HOPS = 6
 """How often a name is followed to where it comes from."""
 
+_Followed = frozenset[tuple[Path, str]]
+"""The names that were followed already, each in its file: none is followed in a circle."""
+
 
 _BUILT_IN = SessionSettings("create_app", BUILT_IN_APP, variable="MAX_CONCURRENT_ENVS", flag=True)
 
@@ -49,7 +52,7 @@ def read_session_settings(app: str, paths: Sequence[Path]) -> SessionSettings | 
         module = _find_module(name, tuple(paths))
         calls = _app_calls(module, attribute.partition(".")[0]) if module is not None else []
         readings = [_read_call(place) for place in calls]
-    except (OSError, SyntaxError, ValueError, RecursionError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # The parser's word for nested too deep.
         return None
     return _agreed(readings) if readings else None
 
@@ -141,6 +144,8 @@ def _find_module(name: str, paths: tuple[Path, ...]) -> _Module | None:
 def _imported(module: _Module, statement: ast.ImportFrom) -> _Module | None:
     if not statement.level:
         return _find_module(statement.module or "", module.paths)
+    if statement.level > len(module.path.parents):
+        return None
     folder = module.path.parents[statement.level - 1]
     found = _find_module(statement.module or "__init__", (folder,))
     return _Module(found.path, module.paths) if found else None
@@ -162,9 +167,9 @@ def _assigned(nodes: Sequence[ast.AST], name: str) -> Iterator[ast.expr]:
             yield value
 
 
-def _definitions(module: _Module, name: str, hops: int = 0) -> Iterator[_Place]:
+def _definitions(module: _Module, name: str, followed: _Followed = frozenset()) -> Iterator[_Place]:
     """Yield all that `name` may be in a module: classes, functions, values; what is imported, from its own module."""
-    if hops > _MOST_HOPS:
+    if (module.path, name) in followed or len(followed) > _MOST_HOPS:
         return
     for node in module.nodes:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
@@ -177,7 +182,7 @@ def _definitions(module: _Module, name: str, hops: int = 0) -> Iterator[_Place]:
                 if source is None:
                     yield _Place(module, node, f"{node.module}.{alias.name}")
                 else:
-                    yield from _definitions(source, alias.name, hops + 1)
+                    yield from _definitions(source, alias.name, followed | {(module.path, name)})
     yield from (_Place(module, value) for value in _assigned(module.nodes, name))
 
 
@@ -242,6 +247,8 @@ def _limit(place: _Place) -> tuple[int | None, str | None]:
     if value == "hidden":
         return None, None
     values = list(_values(place.of(value), set()))
+    if any(isinstance(part, ast.BinOp) for item in values for part in _parts_of_value(item.node)):
+        return None, None  # What the number or the variable has to be for a limit is another question.
     variables = {name for item in values for name in _variables(item.node)}
     numbers = {item.node.value if isinstance(item.node, ast.Constant) else None for item in values}
     if len(variables) == 1:
@@ -252,7 +259,7 @@ def _limit(place: _Place) -> tuple[int | None, str | None]:
 
 def _values(place: _Place, followed: set[str]) -> Iterator[_Place]:
     """Yield the expressions that a name stands for, and those of the names in them; others as they are."""
-    names = {node.id for node in ast.walk(place.node) if isinstance(node, ast.Name)} - followed
+    names = {node.id for node in _parts_of_value(place.node) if isinstance(node, ast.Name)} - followed
     followed |= names
     definitions = [
         item for name in names for item in _definitions(place.module, name) if isinstance(item.node, ast.expr)
@@ -263,8 +270,16 @@ def _values(place: _Place, followed: set[str]) -> Iterator[_Place]:
         yield from _values(item, followed)
 
 
+def _parts_of_value(expression: ast.AST) -> Iterator[ast.AST]:
+    """Yield what a value is made of: not the condition that chooses between two."""
+    yield expression
+    for child in ast.iter_child_nodes(expression):
+        if not isinstance(expression, ast.IfExp) or child is not expression.test:
+            yield from _parts_of_value(child)
+
+
 def _variables(expression: ast.AST) -> Iterator[str]:
-    for node in ast.walk(expression):
+    for node in _parts_of_value(expression):
         key = None
         if isinstance(node, ast.Call) and node.args and ast.unparse(node.func) in _LOOKUPS:
             key = node.args[0]
@@ -282,46 +297,44 @@ class _Made:
     shared: str | None = None
 
 
-def _made_by(place: _Place, hops: int = 0) -> Iterator[_Made]:
+def _made_by(place: _Place, followed: _Followed = frozenset()) -> Iterator[_Made]:
     """Yield the classes of what a class, a factory or a name of one of them makes."""
     node = place.node
-    if hops > _MOST_HOPS:
-        return
     if isinstance(node, ast.ClassDef):
         yield _Made(place)
     elif isinstance(node, ast.Name):
-        for definition in _definitions(place.module, node.id):
-            yield from _made_by(definition, hops + 1)
+        for definition in _definitions(place.module, node.id, followed):
+            yield from _made_by(definition, followed | {(place.module.path, node.id)})
     elif isinstance(node, ast.IfExp):
         for branch in (node.body, node.orelse):
-            yield from _made_by(place.of(branch), hops + 1)
+            yield from _made_by(place.of(branch), followed)
     elif isinstance(node, ast.Lambda):
-        yield from _returned(place.of(node.body), (), hops + 1)
+        yield from _returned(place.of(node.body), (), followed)
     elif isinstance(node, ast.FunctionDef):
         cached = any(ast.unparse(item).partition("(")[0].rpartition(".")[2] in _CACHES for item in node.decorator_list)
         body = list(ast.walk(node))
         for value in (item.value for item in body if isinstance(item, ast.Return) and item.value is not None):
-            for made in _returned(place.of(value), body, hops + 1):
+            for made in _returned(place.of(value), body, followed):
                 yield replace(made, shared=str(place)) if cached else made
     elif isinstance(node, ast.Call):
         inner = node.args[0] if _function_name(node) == "partial" and node.args else node.func
-        yield from _made_by(place.of(inner), hops + 1)
+        yield from _made_by(place.of(inner), followed)
 
 
-def _returned(place: _Place, body: Sequence[ast.AST], hops: int) -> Iterator[_Made]:
+def _returned(place: _Place, body: Sequence[ast.AST], followed: _Followed) -> Iterator[_Made]:
     """Yield the classes of what a factory returns: made there, or one object of the module."""
     node = place.node
     if isinstance(node, ast.Call):
-        yield from _made_by(place.of(node.func), hops)
+        yield from _made_by(place.of(node.func), followed)
     elif isinstance(node, ast.Name):
         outer = {name for item in body if isinstance(item, ast.Global) for name in item.names}
         local = [] if node.id in outer else list(_assigned(body, node.id))
         for value in local:
-            yield from _returned(place.of(value), (), hops)
+            yield from _returned(place.of(value), (), followed)
         if not local:
             for definition in _definitions(place.module, node.id):
                 if isinstance(definition.node, ast.Call):
-                    yield from (replace(made, shared=str(definition)) for made in _made_by(definition, hops + 1))
+                    yield from (replace(made, shared=str(definition)) for made in _made_by(definition, followed))
 
 
 def _flag(place: _Place, app: _Module) -> bool | None:
@@ -335,20 +348,22 @@ def _names_flag(node: ast.AST) -> bool:
     return getattr(node, "attr", None) == FLAG or getattr(node, "value", None) == FLAG
 
 
-def _own_flag(place: _Place, hops: int = 0) -> bool | None:
+def _own_flag(place: _Place, followed: _Followed = frozenset()) -> bool | None:
     node = place.node
     if place.outside:
         module, _, name = place.outside.rpartition(".")
         return False if name in _BASES and ("env_server" in module or module.startswith("openenv.core")) else None
-    if not isinstance(node, ast.ClassDef) or hops > _MOST_HOPS:
+    if not isinstance(node, ast.ClassDef):
         return None
     for value in _assigned(node.body, FLAG):
         return value.value if isinstance(value, ast.Constant) and isinstance(value.value, bool) else None
     flags: list[bool | None] = []
     for base in node.bases:
         named = base.value if isinstance(base, ast.Subscript) else base
-        definitions = list(_definitions(place.module, named.id)) if isinstance(named, ast.Name) else []
-        flags += [_own_flag(definition, hops + 1) for definition in definitions] or [None]
+        name = named.id if isinstance(named, ast.Name) else ""
+        definitions = _definitions(place.module, name, followed)
+        base_flags = [_own_flag(definition, followed | {(place.module.path, name)}) for definition in definitions]
+        flags += base_flags or [None]
     return True if True in flags else None if None in flags or not flags else False
 
 
