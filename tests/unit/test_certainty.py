@@ -201,7 +201,7 @@ def test_a_report_says_it_in_one_line(golden):
         view_of(sessions(4, failed=3)),
         view_of(*(sessions(8, failed=number - 1, slower=0.1 * number, repetition=number) for number in (1, 2, 3))),
     ]
-    golden(certainty_sentence(view, batch_points(view)) or "nothing, as nothing passes" for view in views)
+    golden(certainty_sentence(view) or "nothing, as nothing passes" for view in views)
 
 
 def test_programs_get_the_values_of_every_batch_and_of_what_limits_are_about():

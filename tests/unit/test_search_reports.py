@@ -182,6 +182,15 @@ def test_a_curve_that_is_left_out_is_named_beside_a_search() -> None:
     assert "ws at wait 5 s is left out" in view_sweep(record, view.summaries).curves[0].verdict.notes
 
 
+def test_how_sure_the_max_batch_is_comes_from_all_its_repetitions() -> None:
+    view = CASES["cliff"]
+    (sentence,) = (
+        line.text for line in curve_lines(view.record, view.curves[0], width=400) if "confidence" in line.text
+    )
+    assert sentence.strip().startswith("batch 777 over 3 repetitions: success 100.0 %")
+    assert sentence.strip() in report_markdown(a_run(view))
+
+
 def test_a_kernel_that_queues_too_few_connections_is_noted_by_the_largest_batch_that_was_asked() -> None:
     notes = {
         backlog: searched((64, 0), (128, 90), backlog=backlog).curves[0].verdict.notes for backlog in (None, 128, 100)

@@ -282,7 +282,7 @@ def curve_remarks(view: CurveView, rows: Sequence[BatchPoint]) -> list[str]:
     verdict = view.verdict
     sentences = [
         wording.max_batch_sentence(view),
-        wording.certainty_sentence(view, rows),
+        wording.certainty_sentence(view),
         *search_sentences(view),
         verdicts.first_breach_sentence(view),
         wording.breach_by_repetition(view),

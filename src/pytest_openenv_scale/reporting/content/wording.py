@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_openenv_scale.analysis.run import Run
-from pytest_openenv_scale.analysis.study import BatchPoint, StudyCurve
+from pytest_openenv_scale.analysis.study import BatchPoint, StudyCurve, batch_points
 from pytest_openenv_scale.config.limits import LIMITS
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core import formatting
@@ -240,12 +240,12 @@ def max_batch_sentence(view: CurveView) -> str:
     return f"{text}: the largest batch asked for passes" if is_open(verdict) and verdict.search is None else text
 
 
-def certainty_sentence(view: CurveView, rows: Sequence[BatchPoint]) -> str | None:
+def certainty_sentence(view: CurveView) -> str | None:
     """Say how sure the figures of max batch are: "batch 128: success 100.0 % (95 %: 97.1–100.0), total p99 …".
 
     Of several repetitions it is what they span, with the confidence that so few have; None without max batch.
     """
-    point = next((row for row in rows if row.batch == view.verdict.max_batch), None)
+    point = next((point for point in batch_points(view) if point.batch == view.verdict.max_batch), None)
     success = None if point is None else point.success_interval()
     if point is None or success is None or success.low is None or success.high is None:
         return None

@@ -111,7 +111,7 @@ def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: 
         page.add_sentence(sentence)
     page.add_sentence(proxy_use_sentence(view) or "", light=True)
     page.add_sentence(wording.max_batch_sentence(view), bold=True)
-    page.add_sentence(wording.certainty_sentence(view, rows) or "", light=True)
+    page.add_sentence(wording.certainty_sentence(view) or "", light=True)
     for sentence in search_sentences(view):
         page.add_sentence(sentence)
     page.add_sentence(verdicts.first_breach_sentence(view) or "")
