@@ -18,6 +18,7 @@ from pytest_openenv_scale.analysis.compare import compare_runs
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.config.limits import Slo, parse_fail_on
 from pytest_openenv_scale.config.search import SearchPlan
+from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content.searches import search_sentences
 from pytest_openenv_scale.reporting.content.verdicts import headline
@@ -78,6 +79,7 @@ CASES: dict[str, SweepView] = {
     "fails": searched((256, 56), stop="fails", plan=SearchPlan(1, 256, needed=256), slo=an_slo(max_batch=256)),
     "budget": searched((64, 0), (128, 0), stop="budget"),
     "sessions": searched((64, 0), (64, 0), (64, 0), (128, 50), stop="max_sessions", slo=an_slo(total_p99="9s")),
+    "failed once": searched((64, 0), (128, 50), stop="budget", slo=an_slo(batch_per_core=48)),
     "drift": searched(*((batch, 0) for batch in (64, 60, 62, 63)), *FALLING, stop="drift"),
     "unsteady": searched((64, 0), (64, 40), stop="unsteady"),
     "not monotonic": searched((8, 7), (8, 0), (8, 0), (64, 0), (66, 33), (66, 33), (66, 33), (64, 0), (64, 0)),
@@ -134,6 +136,7 @@ def test_every_repetition_is_a_row_in_its_order() -> None:
         ("fails", Outcome.MISSED, (None, None, 256)),
         ("budget", Outcome.INCONCLUSIVE, (None, None, None)),
         ("sessions", Outcome.INCONCLUSIVE, (64, 64, 128)),
+        ("failed once", Outcome.INCONCLUSIVE, (None, None, 128)),
         ("drift", Outcome.INCONCLUSIVE, (None, None, 39)),
         ("not monotonic", Outcome.MET, (64, 64, 66)),
         ("doubt above", Outcome.MET, (64, 64, 128)),
@@ -166,6 +169,20 @@ def test_what_lies_between_a_batch_in_doubt_and_one_that_fails_is_not_missed(per
     view = undecided(*probes, slo=an_slo(batch_per_core=per_core))  # Of 2 cores.
     assert view.outcome is outcome
     assert max_batch_certainty(view.curves[0]) == "inconclusive"
+
+
+def test_of_a_server_that_died_before_anything_was_repeated_max_batch_is_not_known() -> None:
+    *before, last = probed((64, 0), (128, 128))
+    probes = (*before, replace(last, server_exit=ExitStatus.from_returncode(-9)))
+    facts = {"searches": {last.cell.curve.id: PLAN}, "stops": {last.cell.curve.id: "server_died"}, "reps": 3}
+    outcomes = {
+        per_core: a_sweep(*probes, slo=an_slo(batch_per_core=per_core), **facts).outcome for per_core in (48, 64)
+    }
+    assert outcomes == {48: Outcome.INCONCLUSIVE, 64: Outcome.MISSED}
+    curve = a_sweep(*probes, **facts).curves[0]
+    assert curve.verdict.outcome is Outcome.MISSED
+    assert max_batch_certainty(curve) == "inconclusive"
+    assert max_batch_sentence(curve) == "max batch unknown"
 
 
 def test_of_a_search_that_never_began_nothing_is_told() -> None:

@@ -256,12 +256,18 @@ class _SearchEvidence(_CurveEvidence):
 
     @property
     def settled(self) -> bool:
-        ended = self.search is not None and self.search.stop_reason not in _NOT_SETTLED
-        return ended and self.infeasible_min is not None
+        return self.search is not None and _is_settled(self.search, self.max_batch, self.infeasible_min)
 
     def failed_by(self, batch: float) -> bool:
         below = self.infeasible_min is not None and self.infeasible_min <= batch
         return below or self.passed.get(int(batch)) is False
+
+
+def _is_settled(search: SearchOutcome, max_batch: int | None, infeasible_min: int | None) -> bool:
+    """Say whether a search knows what it asked for: what passes, or that nothing does, and what fails."""
+    if infeasible_min is None or search.stop_reason in _NOT_SETTLED:
+        return False
+    return max_batch is not None or infeasible_min == search.plan.low
 
 
 def _largest_passing(batches: Sequence[int], passed: Mapping[int, bool | None]) -> int | None:
@@ -454,8 +460,8 @@ def max_batch_certainty(view: CurveView) -> str:
     if (search := view.verdict.search) is not None:
         if search.stop_reason in ("top", "holds"):
             return "open"
-        known = view.verdict.infeasible_min is not None and search.stop_reason not in _NOT_SETTLED
-        return "exact" if known else "inconclusive"
+        settled = _is_settled(search, view.verdict.max_batch, view.verdict.infeasible_min)
+        return "exact" if settled else "inconclusive"
     stopper = next((cell for cell in view.verdict.cells if cell.passed is not True), None)
     if stopper is not None:
         return "exact" if stopper.passed is False else "inconclusive"

@@ -201,7 +201,8 @@ def max_batch_text(verdict: CurveVerdict) -> str:
     if verdict.max_batch is None:
         if verdict.search is not None and verdict.search.stop_reason == "fails":
             return f"< {formatting.count(verdict.search.plan.needed)}"
-        return "none" if verdict.infeasible_min is not None else "unknown"
+        smallest = verdict.infeasible_min if verdict.search is None else verdict.search.plan.low
+        return "none" if smallest is not None and verdict.infeasible_min == smallest else "unknown"
     return f"{'≥ ' if is_open(verdict) else ''}{formatting.count(verdict.max_batch)}"
 
 
