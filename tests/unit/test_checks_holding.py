@@ -436,6 +436,31 @@ async def test_pings_are_answered_while_sessions_step(after_s, outcome):
         assert after_s <= result.figures["slowest_pong_s"] < after_s + 5.0
 
 
+async def test_a_session_that_ends_in_its_step_is_no_ping_without_an_answer():
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        while (message := await peer.asked_or_pinged(pong=False))["type"] != "close":
+            if message["type"] == "step" and peer.number:
+                peer.writer.transport.abort()
+                return
+            peer.say(observation())
+        await peer.part()
+
+    async with scripted(script) as server:
+        holding = await hold(make_subject(server.url), 2)
+    assert ([session.step.kind for session in holding.sessions], holding.pongs) == (["lost", "lost"], ())
+
+
+async def test_pings_that_had_no_time_to_be_answered_are_no_fault_of_the_server():
+    async with scripted(answering_pings(None)) as server:
+        subject = make_subject(server.url, timeout_s=60.0)
+        single = await subject.learn(single_session)
+        subject.deadline = time.monotonic() + 5.5
+        holding = await hold(subject, 2)
+    assert (holding.cut, holding.held) == ("stepping", 2)
+    assert within_stock_limits(holding, single).outcome is MET
+
+
 SINGLE = SingleSession(OPENED, LET_IN, (LET_IN,), Answer("silence"), (), Answer("closed"), Transcript("", ()))
 
 

@@ -104,11 +104,6 @@ class RawSession(ManualSession):
         self._pinged_at = self._connection.send(Message(b"", frames.PING))
 
     @property
-    def pinged(self) -> bool:
-        """Whether a ping was sent by `ping`."""
-        return self._connection.pong_arrivals is not None
-
-    @property
     def pong_s(self) -> float | None:
         """How long the last `ping` took to be answered, in seconds; None where it was not yet."""
         arrivals = self._connection.pong_arrivals

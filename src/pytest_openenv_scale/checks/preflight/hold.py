@@ -123,7 +123,8 @@ class HoldResult:
     answer while sessions were opened, in seconds; `cut_short` says that an answer missed the timeout the user set, so
     that a longer one might have helped. `closed` tells which slots came back after all were closed, `dropped` after
     one was dropped from a full server. Sessions are not `asked_to_step` where steps of a lone one are not answered.
-    `pongs` are how long pings took while they stepped, in seconds, None for those without an answer. `quiet` is what
+    `pongs` are how long pings took while they stepped, in seconds, None for those without an answer in time; there are
+    none of sessions that ended, nor where the time was up before. `quiet` is what
     became of sessions that were left quiet, and `cut` the phase that was cut off at the deadline.
     """
 
@@ -225,6 +226,7 @@ class _Holding:
         self._held: list[RawSession] = []
         self._refused: list[RawSession] = []
         self._steps: dict[RawSession, Answer] = {}
+        self._pongs: list[float | None] = []
         self._extra: RawSession | None = None
         self._closed: SlotsReturned | None = None
         self._dropped: SlotsReturned | None = None
@@ -281,7 +283,7 @@ class _Holding:
         stepping = asyncio.gather(*(step(number, session) for number, session in enumerate(held)))
         try:
             await asyncio.sleep(_PING_AFTER_S)
-            await _ping_all(held)
+            self._pongs = await _ping_all(held)
             await stepping
         finally:
             stepping.cancel()
@@ -347,7 +349,6 @@ class _Holding:
         patience_s = self._subject.patience_among(min(self._requested, AT_ONCE))
         waited = {self._subject.patience_among(len(self._held)) for s in self._steps.values() if s.kind == "silence"}
         waited |= {patience_s for session in self._refused if session.timed_out}
-        pongs = [session.pong_s for session in self._held if session.pinged]
         return HoldResult(
             requested=self._requested,
             sessions=(
@@ -365,7 +366,7 @@ class _Holding:
             dropped=self._dropped,
             refused_transcript=self._refused[0].transcript("a session that was not let in") if self._refused else None,
             asked_to_step=self._asked_to_step,
-            pongs=tuple(pongs),
+            pongs=tuple(self._pongs),
             quiet=self._quiet,
             cut=cut,
         )
@@ -375,14 +376,18 @@ def _is_gone(answer: Answer) -> bool:
     return answer.kind not in ("observation", "state")
 
 
-async def _ping_all(sessions: Sequence[RawSession]) -> None:
-    """Ping all sessions and wait until each was answered, or ended, or the stock client would give up."""
+async def _ping_all(sessions: Sequence[RawSession]) -> list[float | None]:
+    """Ping all sessions and wait until each was answered, or ended, or the stock client would give up.
+
+    Return how long they took, in seconds, None where it would have given up; nothing of those that ended before.
+    """
     for session in sessions:
         session.ping()
     for _ in range(int(PONG_S / _PONG_POLL_S)):
         if all(session.pong_s is not None or session.ended for session in sessions):
-            return
+            break
         await asyncio.sleep(_PONG_POLL_S)
+    return [session.pong_s for session in sessions if session.pong_s is not None or not session.ended]
 
 
 _PING_AFTER_S, _PONG_POLL_S = 0.05, 0.02
