@@ -545,6 +545,10 @@ async def test_what_a_server_calls_its_pid_may_be_anything():
     assert (holding.held, holding.fitting) == (2, 2)
 
 
-def test_sessions_that_were_refused_before_the_time_was_up_do_not_fit():
-    holding = replace(refused(1, 4), cut="opening")
-    assert sessions_fit(holding, SERVER).outcome is MISSED
+@pytest.mark.parametrize("cut", ["opening", "stepping"])
+def test_sessions_that_were_refused_before_the_time_was_up_do_not_fit(golden, cut):
+    holding = refused(1, 4)
+    unstepped = [replace(session, step=None) for session in holding.sessions]
+    result = sessions_fit(replace(holding, sessions=tuple(unstepped), cut=cut), SERVER)
+    assert result.outcome is MISSED
+    golden(result.headline)

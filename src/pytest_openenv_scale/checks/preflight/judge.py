@@ -61,6 +61,10 @@ def sessions_fit(result: HoldResult, endpoint: Endpoint) -> CheckResult:
         done, what = (result.held, "let in") if result.cut == "opening" else (result.fitting, "stepped")
         headline = f"{done:,} of {requested} {what} when no time was left, and none refused"
         return CheckResult(CheckOutcome.INCONCLUSIVE, headline, figures=figures)
+    if result.cut in ("opening", "stepping"):
+        # Those that were let in had no time to step: only the others failed.
+        result = replace(result, asked_to_step=False)
+        summary = summarise_held(endpoint, result)
     text, remedy, steps = _cause_and_remedy(result, summary)
     details = [_latency_text(result, summary)] if result.held else []
     if result.taken_by_others and result.limit is not None:
