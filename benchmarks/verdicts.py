@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -84,7 +84,7 @@ def main() -> None:
     heads = ["server", "mode", "machine", *OUTCOMES, "false, at most", "set aside", "median s", "longest s"]
     print_table([*heads, ""], [[*row(*kind, tally), ""] for kind, tally in tallies.items()])
     figures = [
-        {"server": server.name, "mode": mode, "machine": machine, **asdict(tally)}
+        {"server": server.name, "mode": mode, "machine": machine, **vars(tally)}
         for (server, mode, machine), tally in tallies.items()
     ]
     write_json(args.json, {"runs": args.runs, "batch": args.batch, "again": args.again, "kinds": figures})

@@ -143,11 +143,12 @@ SEARCH = (
 
 
 def searched(folder: Path, url: str) -> dict[str, Any]:
-    """Search the max batch of a server and return its curve."""
+    """Search the max batch of a server and return its curve; the kernel may come to prefer a worker meanwhile."""
     write_test(folder, SEARCH)
     run = run_pytest(folder, "--openenv-url", url, "--openenv-json", "report.json")
-    assert run.code == 0, run.output
-    return json.loads((folder / "report.json").read_text())["sweeps"][0]["curves"][0]
+    curve = json.loads((folder / "report.json").read_text())["sweeps"][0]["curves"][0]
+    assert run.code == (1 if curve["search"]["drift"] else 0), run.output
+    return curve
 
 
 def passes_every_time(curve: dict[str, Any]) -> bool:
@@ -160,6 +161,12 @@ def test_a_search_of_two_workers_ends_between_one_and_both_of_them(tmp_path):
     swept = replace(QUICKEST, id="swept", max_envs=24)
     with openenv_server(swept, tmp_path) as running:
         curve = searched(tmp_path, running.url)
+    probes = [(probe["batch"], probe["passed"]) for probe in curve["search"]["probes"]]
+    assert all(passed for batch, passed in probes if batch <= 24)
+    assert not any(passed for batch, passed in probes if batch > 48)
+    if curve["search"]["drift"]:
+        assert curve["max_batch"] is None
+        return
     assert 24 <= curve["max_batch"] < curve["infeasible_min"] <= 49  # The kernel spreads connections by chance.
     assert passes_every_time(curve)
     assert curve["search"]["stop_reason"] in ("precision", "slope")
@@ -169,7 +176,9 @@ def test_a_search_of_two_workers_ends_between_one_and_both_of_them(tmp_path):
 def test_five_searches_of_two_workers_agree(tmp_path):
     swept = replace(QUICKEST, id="swept", max_envs=24)
     with openenv_server(swept, tmp_path) as running:
-        curves = [searched(tmp_path, running.url) for _ in range(5)]
+        searches = [searched(tmp_path, running.url) for _ in range(5)]
+    curves = [curve for curve in searches if not curve["search"]["drift"]]
+    assert len(curves) >= 3
     numbers = [curve["max_batch"] for curve in curves]
     assert all(map(passes_every_time, curves))
     assert max(numbers) <= 1.5 * min(numbers), numbers
