@@ -262,6 +262,25 @@ def test_a_search_has_regressed_only_where_what_fails_now_is_beyond_what_is_allo
     assert not any("not asked" in remark for remark in compared.curves[0].remarks)
 
 
+@pytest.mark.parametrize(
+    ("stop", "failures", "status"),
+    [
+        ("budget", 1, Status.INCONCLUSIVE),
+        ("interrupted", 1, Status.INCONCLUSIVE),
+        ("budget", 3, Status.REGRESSED),
+        ("server_died", 1, Status.REGRESSED),
+    ],
+)
+def test_one_failure_of_a_search_that_was_cut_off_is_no_regression(
+    stop: StopReason, failures: int, status: Status
+) -> None:
+    then = searched(*CLIFF, slo=EVERY_SESSION)
+    today = searched((1, 0), (64, 0), *[(128, 50)] * failures, stop=stop, slo=EVERY_SESSION)
+    compared = compare_runs(a_measured_run(then), a_measured_run(today, day=1), parse_fail_on("max_batch:-11%"))
+    change = next(change for change in compared.curves[0].changes if change.metric == "max_batch")
+    assert change.status is status
+
+
 def test_memory_that_grew_is_told_as_what_was_seen_and_no_more() -> None:
     view = CASES["cliff"].curves[0]
     search = view.verdict.search

@@ -8,6 +8,7 @@ from statistics import median
 
 from pytest_openenv_scale.config.limits import METRICS, FailOn, higher_is_better
 from pytest_openenv_scale.results.comparison import Change, ChangeReason, ComparedFigure, Status
+from pytest_openenv_scale.results.outcome import CurveVerdict
 from pytest_openenv_scale.verdict.sweep import CurveView, max_batch_certainty
 
 NOTICEABLE = 0.05
@@ -179,5 +180,19 @@ def curve_capacity(view: CurveView) -> CurveCapacity:
         len(numbers),
         known=max_batch_certainty(view),
     )
-    fails_at = None if verdict.infeasible_min is None else float(verdict.infeasible_min)
-    return CurveCapacity(figure, fails_at, float(max(view.curve.batches)), searched)
+    return CurveCapacity(figure, _fails_at(verdict), float(max(view.curve.batches)), searched)
+
+
+def _fails_at(verdict: CurveVerdict) -> float | None:
+    """Return the smallest batch that definitely failed.
+
+    A search that was cut off may not have come to ask it again, and one repetition far below may have been unlucky.
+    """
+    batch, search = verdict.infeasible_min, verdict.search
+    if batch is None:
+        return None
+    if search is not None and search.stop_reason not in ("fails", "server_died"):
+        passes, judged = search.tally(batch)
+        if judged - passes < search.plan.repetitions:
+            return None
+    return float(batch)
