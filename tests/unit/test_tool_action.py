@@ -8,7 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from measuring import settings_of
@@ -106,6 +106,7 @@ JSON = st.recursive(
 
 
 @given(JSON)
+@example([{"name": "look", "inputSchema": {"required": True}}])
 def test_whatever_is_listed_never_ends_in_a_traceback(listed):
     action, _ = tool_action(read_tools(listed), lambda schema: {})
     assert action["type"] in ("call_tool", "list_tools")

@@ -48,7 +48,8 @@ class Tool:
     def cost(self) -> tuple[int, int, str]:
         """What sorts the cheapest first: those that only look, then those that need the fewest arguments."""
         looks = self.annotations.get("readOnlyHint") is True or any(map(_LOOKING.fullmatch, self.words))
-        return (not looks, len(cast("Sequence[object]", self.input_schema.get("required") or ())), self.name)
+        required = self.input_schema.get("required")
+        return (not looks, len(cast("list[object]", required)) if isinstance(required, list) else 0, self.name)
 
 
 def read_tools(tools: object) -> tuple[Tool, ...]:
