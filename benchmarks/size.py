@@ -5,18 +5,13 @@ Each size is a pytest run of the ready-made suite, as a user starts it; what is 
 
 from __future__ import annotations
 
-import json
 import shlex
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from harness.machine import describe_machine
-from harness.problem import Problem
 from harness.program import add_wait, note, options, positive, print_table, start, write_json
+from harness.pytest_run import judged_curve, sweep_command
 
 PATIENCE_S = 1800.0
 
@@ -51,43 +46,15 @@ def main() -> None:
 
 
 def one_size(size: int, wait: float, target: str) -> Outcome:
-    """Measure one size with pytest, in a folder of its own.
+    """Measure one size with pytest.
 
     Raises:
         Problem: pytest ended without a report, or not at all.
     """
-    with tempfile.TemporaryDirectory(prefix="openenv-scale-bench-") as folder:
-        report = Path(folder) / "report.json"
-        command = pytest_command(size, wait, target, report)
-        note(shlex.join(["pytest", *command[3:]]))
-        (Path(folder) / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-        try:
-            done = subprocess.run(
-                command,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise Problem(f"pytest did not end within {PATIENCE_S:.0f} s at {size} sessions") from None
-        if not report.exists():
-            last_line = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1]
-            raise Problem(f"pytest ended with code {done.returncode} and no report: {last_line}")
-        (curve,) = json.loads(report.read_text())["sweeps"][0]["curves"]
-    return Outcome(done.returncode, curve["outcome"], curve["headline"], curve["cells"][0]["repetitions"][0])
-
-
-def pytest_command(size: int, wait: float, target: str, report: Path) -> list[str]:
-    """Return the command a user would type, its files kept in the folder of the report."""
-    return [
-        *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", "pytest.ini", "--rootdir", "."),
-        *("--pyargs", "pytest_openenv_scale.suite", "-m", "scaling", "--openenv-target", target),
-        *("--openenv-batches", str(size), "--openenv-waits", f"{wait:g}", "--openenv-slo", "success>=1"),
-        *("--openenv-json", str(report), "--openenv-results", "none"),
-    ]
+    command = sweep_command(target, batches=size, waits=f"{wait:g}", slo="success>=1")
+    note(shlex.join(command[1:]))
+    code, curve = judged_curve(command, PATIENCE_S)
+    return Outcome(code, curve["outcome"], curve["headline"], curve["cells"][0]["repetitions"][0])
 
 
 def row(outcome: Outcome) -> list[str]:

@@ -7,24 +7,20 @@ Slow: a step may take 200 ms, and each takes 400.
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import product
-from pathlib import Path
 from statistics import median
 
 from harness.machine import describe_machine
-from harness.problem import Problem
 from harness.program import note, options, positive, print_table, start, write_json
+from harness.pytest_run import judged_curve, sweep_command
 from pytest_openenv_scale.metrics.certainty import success_interval
 
 PATIENCE_S = 600.0
@@ -107,39 +103,23 @@ def burning(wanted: bool) -> Iterator[None]:
 
 
 def judge(server: Server, mode: str, batch: int, again: str, tally: Tally) -> None:
-    """Measure a server with pytest, in a folder of its own, and note the verdict.
+    """Measure a server with pytest and note the verdict.
 
     Raises:
         Problem: pytest ended without a report, or not at all.
     """
-    with tempfile.TemporaryDirectory(prefix="openenv-scale-bench-") as folder:
-        report = Path(folder) / "report.json"
-        command = [
-            *(sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", "pytest.ini", "--rootdir", "."),
-            *("--pyargs", "pytest_openenv_scale.suite", "-m", "scaling", "--openenv-target", server.target),
-            *("--openenv-batches", str(batch), "--openenv-waits", f"{WAIT_S:g}", "--openenv-steps", str(STEPS)),
-            *("--openenv-modes", mode, "--openenv-slo", server.limits, "--openenv-action", server.action),
-            *("--openenv-again", again),
-            *("--openenv-json", str(report), "--openenv-results", "none"),
-        ]
-        (Path(folder) / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-        began = time.monotonic()
-        try:
-            done = subprocess.run(
-                command,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise Problem(f"pytest did not end within {PATIENCE_S:.0f} s: {shlex.join(command[3:])}") from None
-        if not report.exists():
-            last = (done.stdout.strip() or done.stderr.strip() or "it wrote nothing").splitlines()[-1]
-            raise Problem(f"pytest ended with code {done.returncode} and no report: {last}")
-        (curve,) = json.loads(report.read_text())["sweeps"][0]["curves"]
+    command = sweep_command(
+        server.target,
+        batches=batch,
+        waits=f"{WAIT_S:g}",
+        steps=STEPS,
+        modes=mode,
+        slo=server.limits,
+        action=server.action,
+        again=again,
+    )
+    began = time.monotonic()
+    _, curve = judged_curve(command, PATIENCE_S)
     tally.outcomes[curve["outcome"]] += 1
     tally.seconds.append(time.monotonic() - began)
     tally.set_aside += len(curve["set_aside"])
