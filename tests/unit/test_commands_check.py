@@ -301,7 +301,7 @@ def test_progress_is_one_line_that_fits():
 def test_on_a_terminal_the_line_lives_while_nothing_else_happens(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    progress = check_command.Progress(90.0)
+    progress = check_command.CheckProgress(90.0)
     progress.show("playing one session")
     progress.tick(progress.began + 12.0)
     progress.tick(progress.began + 13.0)
@@ -315,7 +315,7 @@ def test_on_a_terminal_the_line_lives_while_nothing_else_happens(monkeypatch):
 
 
 def test_without_a_terminal_a_line_is_printed_now_and_then(capsys):
-    progress = check_command.Progress(90.0)
+    progress = check_command.CheckProgress(90.0)
     for passed_s in range(50):
         progress.show("playing one session")
         progress.tick(progress.began + passed_s)

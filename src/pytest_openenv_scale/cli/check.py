@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.reporting.text.checks import with_command_options
 
     try:
-        with Progress() as progress:
+        with CheckProgress() as progress:
             options = _read_options(arguments, progress.show)
             progress.bound_s = options.bound_s
             _print_heading(options)
@@ -206,7 +206,7 @@ def _print_heading(options: _Options) -> None:
     _print_flushed(lines)
 
 
-def _make_subject(options: _Options, endpoint: Endpoint, progress: Progress) -> Subject:
+def _make_subject(options: _Options, endpoint: Endpoint, progress: CheckProgress) -> Subject:
     """Return the server as checks see it.
 
     Raises:
@@ -235,7 +235,7 @@ def _make_subject(options: _Options, endpoint: Endpoint, progress: Progress) -> 
     )
 
 
-def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, progress: Progress) -> int:
+def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, progress: CheckProgress) -> int:
     """Ask, print while asking, and return the exit code."""
     from pytest_openenv_scale.checks.preflight.questions import ask_questions, questions, verdict
     from pytest_openenv_scale.core import formatting
@@ -312,7 +312,7 @@ _TICK_S, _LINE_EVERY_S = 1.0, 20.0
 """How often the line on a terminal is drawn anew, and a line is printed where there is none, in seconds."""
 
 
-class Progress:
+class CheckProgress:
     """What is being asked, on standard error, and for how long it has been going on.
 
     On a terminal it is one line that lives; elsewhere a line is printed now and then. Everything ends within `bound_s`
