@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -34,8 +35,8 @@ def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> bool:
     return True
 
 
-def python(code: str, **options: object) -> ServerProcess:
-    return ServerProcess([sys.executable, "-c", textwrap.dedent(code)], **options)  # type: ignore[arg-type]
+def python(code: str, **options: Any) -> ServerProcess:
+    return ServerProcess([sys.executable, "-c", textwrap.dedent(code)], **options)
 
 
 def runs(pid: int) -> bool:
