@@ -25,10 +25,11 @@ from pytest_openenv_scale.results.parts import (
 )
 
 COLUMNS_OF_THE_CONTRACT = """
-run_id test target cell_id infrastructure hardware mode batch_size wait_requested steps repetition attempt arrival
+run_id test target cell_id infrastructure hardware mode batch_size wait_requested steps repetition attempt arrival think
 request_id process timestamp due_s start_s connected_s reset_done_s closed_s
 queue_latency connect_latency reset_latency hold_latency step_latency step_latencies resets total_latency
 waited_seconds steps_done pid session_hash host_url success error_phase error_type error_code error_message late_s
+slot step_pauses judged
 """
 
 

@@ -18,7 +18,10 @@ FAILURES_THAT_STOP = 2
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One point: `batch` sessions at once, each spending `wait` seconds per step (None: no wait axis)."""
+    """One point: `batch` sessions at once, each spending `wait` seconds per step (None: no wait axis).
+
+    `think` is the think time between a reply and the next step as `config.think` writes it; empty without one.
+    """
 
     test: str
     target: str
@@ -28,6 +31,7 @@ class Cell:
     batch: int
     steps: int
     arrival: str
+    think: str = ""
 
     @property
     def curve(self) -> Curve:
@@ -53,6 +57,7 @@ class Curve:
     steps: int
     arrival: str
     batches: tuple[int, ...]
+    think: str = ""
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -63,7 +68,9 @@ class Curve:
     @property
     def id(self) -> str:
         """A short name, safe in file systems, the same in every run: "3f2a9c41d0-ws-w1"."""
-        identity = json.dumps([getattr(self, name) for name in _CURVE_FIELDS])
+        # What is not asked for has no part in it, so that it stays what it was before that could be asked for.
+        values = [getattr(self, name) for name in _CURVE_FIELDS]
+        identity = json.dumps([value for value in values if value != ""])
         wait = "" if self.wait is None else f"-w{format_number(self.wait)}"
         return f"{sha256(identity.encode()).hexdigest()[:10]}-{self.mode}{wait}"
 

@@ -25,7 +25,7 @@ MAX_SECONDS = 7 * 86_400.0
 MAX_RATE = 1_000_000.0
 MAX_ITEMS = 1_000
 MODES = ("ws", "http")
-ARRIVALS = ("hold", "burst", "rate=R")
+ARRIVALS = ("hold", "burst", "rate=R", "steady=TIME")
 
 _UNITS = {"us": "1e-6", "µs": "1e-6", "ms": "1e-3", "s": "1", "min": "60", "m": "60", "h": "3600", "": "1"}
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
@@ -174,28 +174,65 @@ def parse_mode(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """How the sessions of a batch start; `rate` is in sessions per second, for kind "rate" only."""
+    """How the sessions of a batch start.
 
-    kind: Literal["hold", "burst", "rate"]
+    `rate` is in sessions per second, for kind "rate" only. `seconds` is how long a steady state lasts, in which each of
+    the batch's slots plays session after session, or for how long sessions arrive at a rate; None where the batch is
+    all there is. The first `ramp` seconds of it are not judged: slots begin one by one in them.
+    """
+
+    kind: Literal["hold", "burst", "rate", "steady"]
     rate: float | None = None
+    seconds: float | None = None
+    ramp: float = 0.0
 
     def __str__(self) -> str:
-        return self.kind if self.rate is None else f"rate={format_number(self.rate)}"
+        """The text that `parse_arrival` reads back: "hold", "rate=50,for=60", "steady=60,ramp=10"."""
+        if self.kind == "steady":
+            text = f"steady={format_number(self.seconds or 0.0)}"
+        elif self.rate is None:
+            text = self.kind
+        else:
+            duration = "" if self.seconds is None else f",for={format_number(self.seconds)}"
+            text = f"rate={format_number(self.rate)}{duration}"
+        return f"{text},ramp={format_number(self.ramp)}" if self.ramp else text
+
+
+_ARRIVAL_EXAMPLES = {"rate": "rate=50", "steady": "steady=60s"}
 
 
 def parse_arrival(value: object) -> Arrival:
-    """Parse "hold", "burst" or "rate=R" with R in sessions per second."""
+    """Parse "hold", "burst", "rate=R" with R in sessions per second, or "steady=TIME".
+
+    What an `Arrival` is written as is read back, too: "rate=R,for=TIME", each with ",ramp=TIME".
+    """
     if isinstance(value, Arrival):
         return value
     text = value.strip() if isinstance(value, str) else ""
     if text == "hold" or text == "burst":
         return Arrival(text)
-    name, separator, rate = text.partition("=")
-    if name.strip() == "rate" and separator:
-        number = parse_number(rate, maximum=MAX_RATE, what="arrival rate=R (sessions per second)")
-        return Arrival("rate", number)
-    hint = '; write for example "rate=50"' if name == "rate" else suggestion(name, ARRIVALS)
-    raise GrammarError(f"arrival is hold, burst or rate=R, got {short_repr(value)}{hint}")
+    head, *details = (part.strip() for part in text.split(","))
+    name, separator, amount = (part.strip() for part in head.partition("="))
+    keys = dict(part.split("=", 1) for part in details if "=" in part)
+    known = {"rate": {"for", "ramp"}, "steady": {"ramp"}}.get(name, set[str]())
+    if separator and known.issuperset(keys) and len(keys) == len(details):
+        lengths = {key: parse_seconds(length, positive=True, what=f"arrival {key}=") for key, length in keys.items()}
+        if name == "rate":
+            rate = parse_number(amount, maximum=MAX_RATE, what="arrival rate=R (sessions per second)")
+            return _with_judged_time(Arrival("rate", rate, lengths.get("for"), lengths.get("ramp", 0.0)))
+        if name == "steady":
+            seconds = parse_seconds(amount, positive=True, what="arrival steady=TIME")
+            return _with_judged_time(Arrival("steady", None, seconds, lengths.get("ramp", 0.0)))
+    example = _ARRIVAL_EXAMPLES.get(name)
+    hint = f'; write for example "{example}"' if example else suggestion(name, ARRIVALS)
+    raise GrammarError(f"arrival is hold, burst, rate=R or steady=TIME, got {short_repr(value)}{hint}")
+
+
+def _with_judged_time(arrival: Arrival) -> Arrival:
+    if arrival.ramp and arrival.ramp >= (arrival.seconds or 0.0):
+        whole = "nothing" if arrival.seconds is None else f"{format_number(arrival.seconds)} s"
+        raise GrammarError(f"a ramp of {format_number(arrival.ramp)} s leaves nothing of {whole} to judge; shorten it")
+    return arrival
 
 
 def parse_json(value: object, what: str) -> Any:

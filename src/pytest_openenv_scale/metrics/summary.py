@@ -21,6 +21,7 @@ from pytest_openenv_scale.results.cell import AnsweredErrors, CellMeta, ClientFi
 
 from .errors import ErrorCount, LostWorker, RepetitionRows, RowCounts, TableRows, count_distinct, count_rows
 from .percentiles import PhaseStats, column_stats, concatenate, peak_concurrency, quantile_bounds
+from .windows import Window
 
 __all__ = ["COLUMNS", "PHASES", "CellSummary", "split_attempts", "summarise", "summarise_rows"]
 
@@ -62,6 +63,8 @@ class CellSummary(Jsonable):
     often the repetition was measured; the last time counts. `ended_pids`, `listens_again` and
     `log_lines` are those of `CellMeta`.
     `doubtful` is None where the client was not at fault, or may have been at fault with all sessions.
+    Sessions that were `not_started`, and those that are `unjudged` for another reason, are in no other figure.
+    `open_least` is the least number of sessions open at once in a judged window of a steady state, `windows` are all.
     """
 
     run_id: str
@@ -105,6 +108,10 @@ class CellSummary(Jsonable):
     listens_again: bool = False
     log_lines: int | None = None
     doubtful: DoubtfulSessions | None = None
+    not_started: int = 0
+    unjudged: int = 0
+    open_least: int | None = None
+    windows: tuple[Window, ...] = ()
 
     @property
     def clock_moved_s(self) -> float:

@@ -19,6 +19,12 @@ Int32 = Annotated[int, "int32"]
 """A whole number that is stored in 32 bits; any other takes 64."""
 
 
+MAX_SAMPLES = 480
+"""Most samples of a server that are kept of one repetition of a cell."""
+
+NOT_STARTED = "not_started"
+"""The type of error of a session that never began, as enough others had failed before."""
+
 SERVICE_RESTART = "1012"
 """The code with which a server closes WebSockets because it restarts (uvicorn: or stops)."""
 
@@ -34,6 +40,11 @@ class SessionRow(NamedTuple):
     `step_latency` sums `step_latencies`, `resets` sums the resets made after `done`, and
     `total_latency` is queue + connect + reset + steps + resets. `late_s` is the most that a standstill of its load
     process kept one of its messages from being sent, where that is more than 0.2 s.
+
+    `slot` is the number of the slot that played the session in a steady state. `step_pauses` are, for each step, the
+    seconds from the end of the step before it (of the reset, for the first) to its sending, where sessions think.
+    `judged` is false where no figure counts the session: it began in the ramp, ran on when time was up, or never began
+    (`error_type` not_started).
     """
 
     request_id: int
@@ -63,6 +74,9 @@ class SessionRow(NamedTuple):
     error_code: str | None = None
     error_message: str | None = None
     late_s: float | None = None
+    slot: Int32 | None = None
+    step_pauses: Sequence[float] = ()
+    judged: bool = True
 
     def without(self, secrets: Secrets) -> SessionRow:
         """Return the row with no secret in any text that the server wrote."""
@@ -123,6 +137,7 @@ class CellMeta(Jsonable):
     `log_lines` is how many lines of `log_tail` are of this cell, None where that is unknown.
     `notes` say what was unusual without keeping the cell from being judged.
     `attempt` counts from 1 how often the repetition was measured, as the client was at fault the times before.
+    `samples` are of the server while a steady state lasted, at most `MAX_SAMPLES` and evenly apart.
     """
 
     run_id: str
@@ -148,6 +163,7 @@ class CellMeta(Jsonable):
     ended_pids: tuple[int, ...] | None = None
     listens_again: bool = False
     log_lines: int | None = None
+    samples: tuple[ServerSample, ...] = ()
 
     @property
     def ending(self) -> ExitStatus | None:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -53,6 +53,7 @@ _CELL_COLUMNS: Mapping[str, tuple[pa.DataType, Callable[[_CellFacts], object]]] 
     "repetition": (pa.int32(), lambda facts: facts.repetition),
     "attempt": (pa.int32(), lambda facts: facts.attempt),
     "arrival": (_LABEL, lambda facts: facts.cell.arrival),
+    "think": (_LABEL, lambda facts: facts.cell.think or None),
 }
 """The columns that all rows of a part have in common: type, and value."""
 
@@ -69,7 +70,8 @@ _TYPES: Mapping[Any, pa.DataType] = {
 def _row_columns() -> Iterator[tuple[str, pa.DataType]]:
     """Yield name and type of the columns that `SessionRow` declares."""
     for name, hint in get_type_hints(SessionRow, include_extras=True).items():
-        kinds = [kind for kind in get_args(hint) if kind is not type(None)] if get_origin(hint) is UnionType else [hint]
+        optional = get_origin(hint) in (Union, UnionType)
+        kinds = [kind for kind in get_args(hint) if kind is not type(None)] if optional else [hint]
         yield ("timestamp", pa.timestamp("us", "UTC")) if name == "started_at" else (name, _TYPES[kinds[0]])
 
 
@@ -82,7 +84,7 @@ BATCH_ROWS = 2**17
 
 _ROW_GROUP = 2**20
 
-_VALUES_BEFORE = {"attempt": 1}
+_VALUES_BEFORE = {"attempt": 1, "judged": True}
 """What stands in columns that older parts do not have; null in others."""
 
 
