@@ -10,6 +10,8 @@ import ssl
 from binascii import b2a_base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from hashlib import sha1
 from http import HTTPStatus
@@ -21,6 +23,7 @@ from pytest_openenv_scale.core.target_spec import read_redirect, redact_url
 _ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _MAX_HEAD, _MAX_BODY, _MAX_ACCEPTED = 64 * 1024, 4096, 64
 _PROBE_TIMEOUT_S = 2.0
+_MAX_DIGITS, _MAX_RETRY_AFTER_S = 9, 86_400.0
 _PATH = "/%:@!$&'()*+,;=~-._"
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -329,7 +332,22 @@ def _refusal_loss(url: str, status: int, reason: str, fields: Mapping[str, str],
     body_text = " ".join(body.decode("utf-8", "replace").split())[:200]
     if status in (301, 302, 303, 307, 308):
         body_text = f"redirects to {read_redirect(url, fields['location']).url if 'location' in fields else 'nowhere'}"
-    return Loss("handshake_status", str(status), describe_refusal(status, reason, fields, body_text))
+    words = describe_refusal(status, reason, fields, body_text)
+    return Loss("handshake_status", str(status), words, read_retry_after(fields))
+
+
+def read_retry_after(fields: Mapping[str, str]) -> float | None:
+    """Return in how many seconds a server asks to be asked again: a number, or a date (RFC 9110, section 10.2.3)."""
+    text = fields.get("retry-after", "").strip()
+    if text.isdecimal() and text.isascii():
+        return min(float(text[:_MAX_DIGITS]), _MAX_RETRY_AFTER_S)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:  # "-0000": a time in UTC, from no known zone.
+        moment = moment.replace(tzinfo=UTC)
+    return min(max((moment - datetime.now(UTC)).total_seconds(), 0.0), _MAX_RETRY_AFTER_S)
 
 
 def describe_refusal(status: int, reason: str, fields: Mapping[str, str], words: str) -> str:
@@ -380,11 +398,15 @@ CLIENT_ERRNOS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Why a connection ended: `kind` is a row's `error_type`, or `closed` after a clean close handshake."""
+    """Why a connection ended: `kind` is a row's `error_type`, or `closed` after a clean close handshake.
+
+    `retry_after_s` is in how many seconds a server that refused it asks to be asked again.
+    """
 
     kind: str
     code: str | None = None
     message: str | None = None
+    retry_after_s: float | None = None
 
 
 @lru_cache(maxsize=16)

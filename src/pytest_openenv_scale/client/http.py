@@ -34,17 +34,22 @@ from .handshake import (
     find_address,
     loss_from_error,
     read_connect_response,
+    read_retry_after,
     tls_context,
 )
 from .http_request import http_url
 
 
 class HttpFailure(Exception):
-    """A request failed; the fields are a row's `error_type`, `error_code` and `error_message`."""
+    """A request failed; the fields are a row's `error_type`, `error_code` and `error_message`.
 
-    def __init__(self, kind: str, code: str | None, message: str) -> None:
+    `retry_after_s` is in how many seconds the server asks to be asked again, where it says so.
+    """
+
+    def __init__(self, kind: str, code: str | None, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.kind, self.code, self.message = kind, code, message
+        self.retry_after_s = retry_after_s
 
 
 def encode_body(value: Mapping[str, Any]) -> bytes:
@@ -388,7 +393,8 @@ def _read_json_object(url: str, status: int, reason: str, fields: Mapping[str, s
             raise HttpFailure("environment", str(status), f"HTTP {status} {reason}: {body_text}")
         if "location" in fields:
             body_text = f"redirects to {read_redirect(url, fields['location']).url}"
-        raise HttpFailure("handshake_status", str(status), describe_refusal(status, reason, fields, body_text))
+        words = describe_refusal(status, reason, fields, body_text)
+        raise HttpFailure("handshake_status", str(status), words, read_retry_after(fields))
     try:
         body = core_text.loads(raw)
     except (ValueError, RecursionError):

@@ -103,6 +103,27 @@ class ThinkTime:
                 return f"{self.kind}={','.join(numbers)}"
 
 
+class ThinkTimes:
+    """The think times of one session, one after the other; the same ones for the same seed and session."""
+
+    __slots__ = ("_drawn", "_round", "_seed", "_session", "_think")
+
+    def __init__(self, think: ThinkTime, seed: int, session: int) -> None:
+        self._think = think
+        self._seed = seed
+        self._session = session
+        self._round = 0
+        self._drawn: list[float] = []
+
+    def next(self) -> float:
+        """Return the next time in seconds."""
+        if not self._drawn:
+            self._drawn = self._think.draw(self._seed, self._session, self._round)
+            self._drawn.reverse()
+            self._round += 1
+        return self._drawn.pop()
+
+
 def parse_think(value: object, directory: Path) -> ThinkTime | None:
     """Parse "2s", "uniform=1s..3s", "exponential=2s", "lognormal=2s,0.8" or "@samples.txt"; None for 0: no think time.
 

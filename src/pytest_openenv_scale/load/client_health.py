@@ -56,6 +56,9 @@ class ClientStats:
 
     `steal_share` is what a hypervisor took of all cores meanwhile, None where the kernel does not tell. `late_sessions`
     are those of which a standstill of more than 200 ms kept a message from being sent, None in http mode.
+
+    `send_lag_p50_s` and `send_lag_p99_s` are how late steps were sent whose think time was over, those of the process
+    that was latest; None without think time, and in http mode.
     """
 
     processes: int = 1
@@ -83,6 +86,8 @@ class ClientStats:
     ping_s: float | None = None
     steal_share: float | None = None
     late_sessions: int | None = None
+    send_lag_p50_s: float | None = None
+    send_lag_p99_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
+from math import inf
 from typing import Any, TypeVar
 
 from pytest_openenv_scale.client import messages
 from pytest_openenv_scale.client.handshake import check_headers, find_address
 from pytest_openenv_scale.client.http import HttpChannel, HttpFailure, HttpPool, Timing, encode_body
 from pytest_openenv_scale.client.messages import error_in
+from pytest_openenv_scale.config.think import ThinkTimes
 from pytest_openenv_scale.config.workload import WorkloadError
+from pytest_openenv_scale.core.parsing import parse_arrival
 
+from .arrivals import Arrivals
 from .client_health import AnswerLags
-from .ipc import Prepare, SessionMessages, ShareProgress
+from .ipc import Prepare, SessionMessages
 from .session import SessionRecord
 
 T = TypeVar("T")
@@ -25,11 +30,17 @@ class HttpWorkerShare:
     """What a share does in HTTP mode: `run()` plays its sessions, `release()` ends their hold.
 
     `window` is how many may connect and reset at once, `on_start` is called with the record of every session that
-    starts, `on_ready` once for each that is reset or failed before.
+    starts, `on_ready` once for each that is reset or failed before, `on_end` with the record of each that ends and its
+    think times.
     """
 
     def __init__(
-        self, assignment: Prepare, window: int, on_start: Callable[[SessionRecord], None], on_ready: Callable[[], None]
+        self,
+        assignment: Prepare,
+        window: int,
+        on_start: Callable[[SessionRecord], None],
+        on_ready: Callable[[], None],
+        on_end: Callable[[SessionRecord, ThinkTimes | None], object],
     ) -> None:
         """Make everything the sessions need, before time counts.
 
@@ -43,11 +54,15 @@ class HttpWorkerShare:
         self._window = window
         self._on_start = on_start
         self._on_ready = on_ready
-        self._holds = cell.arrival == "hold"
+        self._on_end = on_end
+        kind = parse_arrival(cell.arrival).kind
+        self._holds, self._steady = kind == "hold", kind == "steady"
         self._step_timeout = self._request.timeout_s + (cell.wait or 0.0)
         self._held_sessions: deque[asyncio.Future[None]] = deque()
         self._released = False
-        self._open = self._finished = self._failed = 0
+        self.open = 0
+        """How many sessions are open."""
+        self._changed = asyncio.Event()
         self._lags = AnswerLags()
         check_headers(self._request.headers)
         self._addresses = [find_address(url) for url in self._request.network.destinations(self._request.urls)]
@@ -69,7 +84,12 @@ class HttpWorkerShare:
             self.messages = SessionMessages(self._reset_body(0), actions, ())
 
     def _encode_ahead(self, per_session: bool, encode: Callable[[int], T]) -> Callable[[int], T]:
-        """Encode bodies before the cell, for each session or once for all; returns a function of a session's number."""
+        """Encode bodies before the cell, for each session or once for all; returns a function of a session's number.
+
+        Where slots play any number of sessions, it encodes as each begins.
+        """
+        if per_session and self._steady:
+            return encode
         if per_session:
             return {number: encode(number) for number in self._assignment.sessions}.__getitem__
         shared = encode(0)
@@ -80,26 +100,44 @@ class HttpWorkerShare:
         self._released = True
         self._release_one()
 
-    def progress(self) -> ShareProgress:
-        """Return how many sessions are open, finished, and failed."""
-        return ShareProgress(self._open, self._finished, self._failed)
+    def wake(self) -> None:
+        """Look again at which session is due next: another one is, or none is left."""
+        self._changed.set()
 
-    async def run(self, due: Iterable[tuple[float, int]]) -> None:
-        """Play the sessions to their end; `due` holds when each is due, as clock time, and its number.
+    async def run(self, arrivals: Arrivals) -> None:
+        """Play the sessions to their end.
 
         One session starts per turn of the event loop: what arrives meanwhile waits for the turn to end.
         """
         window = asyncio.Semaphore(self._window)
         request = self._request
         pool = HttpPool(request.headers, request.http_connections, self._addresses, request.network)
+        playing: set[asyncio.Task[None]] = set()
         try:
             async with asyncio.TaskGroup() as group:
-                for due_at, number in due:
-                    await asyncio.sleep(max(0.0, due_at - time.perf_counter()))
+                while (first := arrivals.first()) is not None or playing:
+                    due_at = inf if first is None else first[0]
+                    if (delay := due_at - time.perf_counter()) > 0.0:
+                        await self._await_change(delay)
+                        continue
+                    await asyncio.sleep(0)
                     await window.acquire()
-                    group.create_task(self._run_session(due_at, number, window, pool))
+                    if arrivals.first() is None:  # None is to begin any more, as too many have failed meanwhile.
+                        window.release()
+                        continue
+                    due_at, number = arrivals.take()
+                    task = group.create_task(self._run_session(due_at, number, window, pool))
+                    playing.add(task)
+                    task.add_done_callback(playing.discard)
+                    task.add_done_callback(lambda _: self.wake())
         finally:
             await pool.close()
+
+    async def _await_change(self, longest_s: float) -> None:
+        self._changed.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(None if longest_s == inf else longest_s):
+                await self._changed.wait()
 
     async def _run_session(self, due_at: float, number: int, window: asyncio.Semaphore, pool: HttpPool) -> None:
         request = self._request
@@ -107,20 +145,32 @@ class HttpWorkerShare:
         if self.messages is not None and number == 0:
             record.answers = []
         self._on_start(record)
+        think = None if request.think is None else ThinkTimes(request.think, request.seed, number)
+        try:
+            reset_body = self._reset_body(number)
+            bodies = None if self._step_bodies is None else self._step_bodies(number)
+        except WorkloadError as error:
+            record.fail("connect", "client_limit", "action", str(error))
+            record.closed = time.perf_counter()
+            window.release()
+            self._on_ready()
+            self._on_end(record, None)
+            return
         session = HttpSession(record, HttpChannel(self._assignment.route(number)[0], pool), self._lags)
-        succeeded = await session.reset(self._reset_body(number), request.timeout_s)
-        self._open += 1
+        succeeded = await session.reset(reset_body, request.timeout_s)
+        self.open += 1
         window.release()
         self._on_ready()
         if succeeded and self._holds:
             await self._hold()
             record.released = time.perf_counter()
         if succeeded:
-            await self._run_steps(session, number)
+            if think is not None or self._steady:
+                record.step_pauses = []
+            await self._run_steps(session, bodies, think)
         await session.close()
-        self._open -= 1
-        self._finished += 1
-        self._failed += not record.success
+        self.open -= 1
+        self._on_end(record, think)
 
     async def _hold(self) -> None:
         if not self._released:
@@ -128,11 +178,16 @@ class HttpWorkerShare:
             self._held_sessions.append(release)
             await release
 
-    async def _run_steps(self, session: HttpSession, number: int) -> None:
+    async def _run_steps(self, session: HttpSession, bodies: list[bytes] | None, think: ThinkTimes | None) -> None:
         record = session.record
-        bodies = None if self._step_bodies is None else self._step_bodies(number)
         for step in range(self._cell.steps):
-            body = self._made_body(session, number, step) if bodies is None else bodies[min(step, len(bodies) - 1)]
+            if think is not None:
+                await asyncio.sleep(think.next())
+            body = (
+                self._made_body(session, record.request_id, step)
+                if bodies is None
+                else bodies[min(step, len(bodies) - 1)]
+            )
             if body is None:
                 break
             reply = await session.step(body, self._step_timeout)
@@ -177,6 +232,7 @@ class HttpSession:
         self._channel = channel
         self._lags = lags
         self._lag_s: float | None = None
+        self._ended = 0.0
 
     async def reset(self, body: bytes, timeout_s: float) -> bool:
         """Connect and reset; returns whether that worked."""
@@ -188,9 +244,11 @@ class HttpSession:
             timing = self._note_connection()
             was_connected = timing.reused or timing.connected_at is not None
             record.fail("reset" if was_connected else "connect", failure.kind, failure.code, failure.message)
+            record.retry_after_s = failure.retry_after_s
             return False
         timing = self._note_connection()
         record.reset_done = timing.answered_at
+        self._ended = timing.answered_at or 0.0
         record.reset_latency = timing.answer_s
         self._lags.connect.append(timing.connect_lag_s)
         self._lags.reset.append(timing.answer_lag_s)
@@ -209,7 +267,11 @@ class HttpSession:
             self.record.fail("step", failure.kind, failure.code, failure.message)
             return None
         timing = self._channel.last_timing
-        self.record.steps.append((timing.connect_s or 0.0) + timing.answer_s)
+        latency = (timing.connect_s or 0.0) + timing.answer_s
+        self.record.steps.append(latency)
+        if self.record.step_pauses is not None and timing.answered_at is not None:
+            self.record.step_pauses.append(timing.answered_at - latency - self._ended)
+            self._ended = timing.answered_at
         self._lags.step.append(
             None if timing.answer_lag_s is None else timing.answer_lag_s + (timing.connect_lag_s or 0.0)
         )

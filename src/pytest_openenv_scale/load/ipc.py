@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.config.think import ThinkTime
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import DIRECT, Network
 from pytest_openenv_scale.results.cell import SessionRow
@@ -33,6 +34,10 @@ class CellRequest:
     """Whether the messages of session 0 come back with the rows, for a look at what was said."""
     network: Network = DIRECT
     """How the URLs are reached."""
+    think: ThinkTime | None = None
+    """How long a session waits after a reply before its next step."""
+    most_failures: int | None = None
+    """With more failed sessions no other begins, as the cell has failed for certain; None: all begin."""
 
 
 class AnsweredError(NamedTuple):
@@ -129,8 +134,18 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
+class Halt:
+    """Parent to process: no other session begins, as so many had failed."""
+
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class ShareProgress:
-    """Process to parent, twice a second: how many sessions are open, finished, and failed."""
+    """Process to parent, twice a second: how many sessions are open, finished, and failed.
+
+    Those the client could not start are not among the `failed`, but among the `finished`.
+    """
 
     open: int
     finished: int
@@ -138,8 +153,27 @@ class ShareProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class RowBlock:
+    """Process to parent: sessions that have ended, while others of the share play on."""
+
+    rows: Sequence[SessionRow]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel by columns: thousands of rows cost a third of what they do one by one."""
+        return _block_of_columns, (list(zip(*self.rows, strict=True)),)
+
+
+def _block_of_columns(columns: list[tuple[Any, ...]]) -> RowBlock:
+    return RowBlock(_rows_of(columns))
+
+
+def _rows_of(columns: list[tuple[Any, ...]]) -> list[SessionRow]:
+    return list(map(SessionRow._make, zip(*columns, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
 class ShareResult:
-    """Process to parent: the cell is over; CPU and lags in seconds.
+    """Process to parent: the cell is over; CPU and lags in seconds, `rows` are those that did not leave before.
 
     `read_lag_p99_s` is how late answers were read (they carry the kernel's time, so that this is no latency),
     `loop_lag_max_s` the longest the event loop kept a timer waiting. `answer_lag_p50_s` and `answer_lag_p99_s` are
@@ -151,6 +185,7 @@ class ShareResult:
     number of a session, what it was answered that is an error; `messages` are session 0's where they are kept.
     `function_s` is how long a user's function worked that makes actions of observations. `late_sessions` had a message
     that a standstill of the process kept from being sent; None in http mode, where no moment is known for each message.
+    `send_lag_p50_s` and `send_lag_p99_s` are how late steps were sent whose think time was over; None without any.
     """
 
     rows: list[SessionRow]
@@ -171,9 +206,11 @@ class ShareResult:
     messages: SessionMessages | None = None
     function_s: float = 0.0
     late_sessions: int | None = None
+    send_lag_p50_s: float | None = None
+    send_lag_p99_s: float | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel by columns: thousands of rows cost a third of what they do one by one."""
+        """Travel by columns, as a `RowBlock` does."""
         return _from_columns, (
             list(zip(*self.rows, strict=True)),
             *(getattr(self, name) for name in _FIELDS_BESIDES_ROWS),
@@ -184,4 +221,4 @@ _FIELDS_BESIDES_ROWS = tuple(field.name for field in fields(ShareResult))[1:]
 
 
 def _from_columns(columns: list[tuple[Any, ...]], *figures: Any) -> ShareResult:
-    return ShareResult(list(map(SessionRow._make, zip(*columns, strict=True))), *figures)
+    return ShareResult(_rows_of(columns), *figures)

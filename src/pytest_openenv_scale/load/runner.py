@@ -6,7 +6,7 @@ import math
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,10 +29,12 @@ from .ipc import (
     AnsweredError,
     BatchReady,
     CellRequest,
+    Halt,
     Prepare,
     Ready,
     Refused,
     Release,
+    RowBlock,
     SessionMessages,
     SetImportPath,
     ShareProgress,
@@ -72,10 +74,10 @@ class _Ending:
 
 @dataclass(frozen=True, slots=True)
 class CellResult:
-    """The rows of a cell, one for every session asked for, and what is known of the client that made them.
+    """The rows of a cell that were not given away meanwhile, and what is known of the client that made them.
 
-    `answered_errors` holds, by the number of a session, what it was answered that is an error; `messages` are those of
-    the first session where they are kept.
+    There is a row for every session asked for, or that slots played. `answered_errors` holds, by the number of a
+    session, what it was answered that is an error; `messages` are those of the first session where they are kept.
     """
 
     rows: list[SessionRow] = field(repr=False)
@@ -168,8 +170,16 @@ class LoadGenerator:
             self._processes[-1].stop()
             self._processes.pop()
 
-    def run_cell(self, request: CellRequest, on_progress: Callable[[LoadProgress], None] | None = None) -> CellResult:
+    def run_cell(
+        self,
+        request: CellRequest,
+        on_progress: Callable[[LoadProgress], None] | None = None,
+        on_rows: Callable[[Sequence[SessionRow]], None] | None = None,
+    ) -> CellResult:
         """Run one repetition of a cell; blocks until every session is over.
+
+        `on_rows` is given the rows that leave a load process while others of its sessions play on, in the order in
+        which these ended; without it they are kept for the result.
 
         Raises:
             LoadError: a load process refused the cell: an action cannot be made, a host does not resolve.
@@ -178,7 +188,8 @@ class LoadGenerator:
         needs = check_resources(request, count)
         self._ensure_processes(count)
         try:
-            return _CellRun(request, needs, self._assign_sessions(request, needs, count), on_progress).run()
+            assignments = self._assign_sessions(request, needs, count)
+            return _CellRun(request, needs, assignments, on_progress, on_rows).run()
         except BaseException:
             self._stop()  # They may be in the middle of a cell: the next one begins with fresh processes.
             raise
@@ -220,8 +231,13 @@ class _CellRun:
         needs: ResourceNeeds,
         assignments: dict[_LoadProcess, Prepare],
         on_progress: Callable[[LoadProgress], None] | None,
+        on_rows: Callable[[Sequence[SessionRow]], None] | None,
     ) -> None:
         self._request = request
+        self._rows: list[SessionRow] = []
+        self._on_rows = on_rows or self._rows.extend
+        self._first_sessions: set[int] = set()
+        self._halted = False
         self._needs = needs
         self._assignments = assignments
         self._on_progress = on_progress
@@ -290,12 +306,28 @@ class _CellRun:
                 elif isinstance(message, ShareProgress):
                     self._progress[process] = message
                     self._report_progress()
+                    self._halt_when_decided()
+                elif isinstance(message, RowBlock):
+                    self._take_rows(message.rows)
+                    self._on_rows(message.rows)
                 elif isinstance(message, ShareResult):
                     self._results[process] = message
             if holding and not self._released and all(p in self._ready or p in self._dead for p in self._assignments):
                 self._released = True
                 self._report_progress()  # The whole batch is open: the best moment to sample the server.
                 self._broadcast(Release(self._ready_at))
+
+    def _take_rows(self, rows: Sequence[SessionRow]) -> None:
+        """Note which of the sessions asked for have a row; those that follow in their slots were not asked for."""
+        last = self._request.first_session + self._request.cell.batch
+        self._first_sessions.update(row.request_id for row in rows if row.request_id < last)
+
+    def _halt_when_decided(self) -> None:
+        """Let no other session begin once so many have failed that the cell has."""
+        most, failed = self._request.most_failures, sum(share.failed for share in self._progress.values())
+        if most is not None and failed > most and not self._halted:
+            self._halted = True
+            self._broadcast(Halt(failed))
 
     def _receive(self, waiting: set[_LoadProcess], timeout_s: float) -> list[tuple[_LoadProcess, object]]:
         """Return the messages received; a process is dead if its pipe broke or it is silent for `timeout_s` seconds."""
@@ -342,9 +374,9 @@ class _CellRun:
             )
 
     def _collect_rows(self) -> list[SessionRow]:
-        """Return one row for every session asked for, also for those that never started."""
-        rows = [row for share in self._results.values() for row in share.rows]
-        reported = {row.request_id for row in rows}
+        """Return the rows that have not been given away, also for sessions asked for that never started."""
+        rows = [*self._rows, *(row for share in self._results.values() for row in share.rows)]
+        self._take_rows(rows)
         for process, assignment in self._assignments.items():
             shortages = " and ".join(finding.kind for finding in self._needs.findings)
             ending = self._dead.get(process, _UNKNOWN_ENDING)
@@ -360,7 +392,7 @@ class _CellRun:
                     error_message=reason,
                 )
                 for number in assignment.sessions
-                if number not in reported
+                if number not in self._first_sessions
             ]
         return sorted(rows)
 
@@ -394,6 +426,8 @@ class _CellRun:
             ping_s=self._request.ping_s,
             steal_share=steal_share,
             late_sessions=_sum_known(share.late_sessions for share in shares),
+            send_lag_p50_s=_max_known(share.send_lag_p50_s for share in shares),
+            send_lag_p99_s=_max_known(share.send_lag_p99_s for share in shares),
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
@@ -13,6 +14,7 @@ from pytest_openenv_scale.client.connection import Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import Loss
 from pytest_openenv_scale.client.messages import ObservedReply, ServerError, ServerInfo, error_in_text
+from pytest_openenv_scale.config.think import ThinkTimes
 from pytest_openenv_scale.config.workload import WorkloadError
 from pytest_openenv_scale.core.text import utf8_safe
 from pytest_openenv_scale.results.cell import SessionRow
@@ -56,6 +58,10 @@ class SessionRecord:
     """The most that a standstill of this process kept a message from being sent, in seconds; None up to `LATE_S`."""
     function_s: float = 0.0
     """How long the function worked that makes actions of observations, in seconds; in no latency."""
+    step_pauses: list[float] | None = None
+    """The seconds before each step, where sessions think or slots play."""
+    retry_after_s: float | None = None
+    """When the server asks to be asked again that refused the session, in seconds from then."""
 
     def look_at(self, phase: str, error: str | None) -> None:
         """Note an observation that is an error, with its words; the first one stays."""
@@ -79,7 +85,15 @@ class SessionRecord:
         if self.pid is None:
             self.identify(server_info)
 
-    def row(self, started: float, started_wall_clock: float, process: int) -> SessionRow:
+    def row(
+        self,
+        started: float,
+        started_wall_clock: float,
+        process: int,
+        *,
+        slot: int | None = None,
+        judged: bool = True,
+    ) -> SessionRow:
         """Return the row; `started` and `started_wall_clock` are the cell's start on both clocks, in seconds."""
         phase, kind, code, message = self.error or (None, None, None, None)
         queue = None if self.start is None else self.start - self.due
@@ -123,6 +137,9 @@ class SessionRecord:
             error_code=code,
             error_message=message,
             late_s=self.late_s,
+            slot=slot,
+            step_pauses=self.step_pauses or (),
+            judged=judged,
         )
 
 
@@ -143,10 +160,30 @@ class SessionScript:
     """Makes the action of a step from its number and the last observation, where `steps` are not known beforehand."""
 
 
+class Pace:
+    """How a session goes from reply to step where it thinks, or plays in a slot.
+
+    `ended` is when the step before ended (the first reset, before there is one), `due` when the think time was over
+    of the step that was sent last, 0 where there was none; both are clock times in seconds.
+    """
+
+    __slots__ = ("due", "ended", "times")
+
+    def __init__(self, times: ThinkTimes | None) -> None:
+        self.times = times
+        self.ended = self.due = 0.0
+
+
 class BatchEvents(Protocol):
     """What a session reports to the batch it belongs to."""
 
     holding: bool
+    send_lags: array[float]
+    """How late steps were sent whose think time was over, in seconds."""
+
+    def think(self, session: WebSocketSession, due: float) -> None:
+        """Call `think_over` of the session at a clock time."""
+        ...
 
     def connected(self) -> None:
         """Called once per session, when its handshake succeeded or failed."""
@@ -164,10 +201,13 @@ class BatchEvents(Protocol):
 class WebSocketSession:
     """Drives one WebSocket session through its phases by callbacks; it never blocks and never raises."""
 
-    __slots__ = ("_batch", "_closing", "_connection", "_script", "deadline", "phase", "record")
+    __slots__ = ("_batch", "_closing", "_connection", "_script", "deadline", "pace", "phase", "record")
 
-    def __init__(self, record: SessionRecord, script: SessionScript, batch: BatchEvents) -> None:
+    def __init__(
+        self, record: SessionRecord, script: SessionScript, batch: BatchEvents, pace: Pace | None = None
+    ) -> None:
         self.record = record
+        self.pace = pace
         self.phase = "connect"
         self.deadline = 0.0
         self._script = script
@@ -191,6 +231,12 @@ class WebSocketSession:
         if self.phase == "hold" and not self._closing:
             self._connection.cue = since
             self.record.released = time.perf_counter()
+            self._proceed()
+
+    def think_over(self) -> None:
+        """Take the next step, unless the session ended while it thought."""
+        if self.phase == "think" and not self._closing and self.pace is not None:
+            self._connection.cue = self.pace.due
             self._step()
 
     def expire(self, now: float) -> None:
@@ -246,6 +292,7 @@ class WebSocketSession:
             self.record.fail(self.phase, "closed_early", loss.code, f"the server closed the session{reason}")
         else:
             self.record.fail(self.phase, loss.kind, loss.code, loss.message)
+        self.record.retry_after_s = loss.retry_after_s
         self._finish(at)
 
     # Phases
@@ -254,9 +301,11 @@ class WebSocketSession:
         record, latency = self.record, self._connection.latency_since(self._connection.sent_at, at)
         if record.reset_done is not None:
             record.resets = (record.resets or 0.0) + latency
-            self._step()
+            self._proceed()
             return
         record.reset_done, record.reset_latency = self._connection.sent_at + latency, latency
+        if self.pace is not None:
+            self.pace.ended, record.step_pauses = record.reset_done, []
         record.look_at("reset", error_in_text(text))
         if answer.server_info is not None:
             record.identify(answer.server_info)
@@ -265,7 +314,19 @@ class WebSocketSession:
             self.deadline = inf
             self._batch.ready(self)
         else:
+            self._proceed()
+
+    def _proceed(self) -> None:
+        """Take the next step, after a think time where there is one."""
+        pace = self.pace
+        if pace is None or pace.times is None:
             self._step()
+            return
+        self.phase = "think"
+        self.deadline = inf
+        # A trainer thinks from the moment the reply is there, however late this process read it.
+        pace.due = self._connection.cue + pace.times.next()
+        self._batch.think(self, pace.due)
 
     def _step(self) -> None:
         script = self._script
@@ -279,6 +340,8 @@ class WebSocketSession:
         if latency < 0.0:
             latency = self._connection.latency_since(self._connection.sent_at, at)
         record.steps.append(latency)
+        if (pace := self.pace) is not None:
+            self._note_pause(pace, latency)
         if answer.server_info is not None:
             record.note_step(answer.server_info)
         if len(record.steps) == script.step_count or (answer.done and script.until_done):
@@ -291,7 +354,15 @@ class WebSocketSession:
             self.phase = "reset"
             self._send(script.reset, script.timeout)
         else:
-            self._step()
+            self._proceed()
+
+    def _note_pause(self, pace: Pace, latency: float) -> None:
+        sent_at = self._connection.sent_at
+        if self.record.step_pauses is not None:
+            self.record.step_pauses.append(sent_at - pace.ended)
+        pace.ended = sent_at + latency
+        if pace.due:
+            self._batch.send_lags.append(sent_at - pace.due)
 
     def _send(self, message: Message, timeout: float) -> None:
         self._connection.send_after_round(message)

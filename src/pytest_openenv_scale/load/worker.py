@@ -66,6 +66,8 @@ class Worker:
                 self._share.start(at, wall)
             case ipc.Release(at=at) if self._share is not None:
                 self._share.release(at)
+            case ipc.Halt(failed=failed) if self._share is not None:
+                self._share.halt(failed)
             case _:
                 pass
 

@@ -1,17 +1,17 @@
-"""One process's share of a cell: arrivals, the handshake window, deadlines, and the rows at the end."""
+"""One process's share of a cell: the handshake window, think times, deadlines, and the rows of what ended."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import resource
 import time
 from array import array
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, islice
+from heapq import heappop, heappush
+from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,17 @@ from pytest_openenv_scale.client.connection import LATE_S, Clock, Connection
 from pytest_openenv_scale.client.frames import Message
 from pytest_openenv_scale.client.handshake import Route, prepare_route
 from pytest_openenv_scale.client.poller import Poller
+from pytest_openenv_scale.config.think import ThinkTimes
+from pytest_openenv_scale.config.workload import WorkloadError
+from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.parsing import parse_arrival
 from pytest_openenv_scale.core.text import Secrets
+from pytest_openenv_scale.results.cell import NOT_STARTED, SessionRow
 
+from .arrivals import Arrivals, plan_arrivals
 from .client_resources import peak_rss_bytes, runnable_wait_s
-from .ipc import BatchReady, Prepare, SessionMessages, ShareProgress, ShareResult
-from .session import GRACE_S, KeptSession, ObservingSession, SessionRecord, SessionScript, WebSocketSession
+from .ipc import AnsweredError, BatchReady, Prepare, RowBlock, SessionMessages, ShareProgress, ShareResult
+from .session import GRACE_S, KeptSession, ObservingSession, Pace, SessionRecord, SessionScript, WebSocketSession
 
 if TYPE_CHECKING:
     from .http_share import HttpWorkerShare
@@ -33,10 +38,15 @@ if TYPE_CHECKING:
 HANDSHAKE_WINDOW = 256
 """Handshakes in flight per batch: more of them only queue in client and server and starve each other."""
 
+BLOCK_ROWS = 2048
+"""How many sessions of a steady state have to have ended for their rows to leave."""
+
 _TICK_S = 0.05
 _PROGRESS_EVERY_TICKS = 10
 _RELEASES_PER_TURN = 128
 _PINGS_PER_TICK = 512
+_MOST_LAGS = 1_000_000
+"""Of more lags than this every other one is kept."""
 
 
 class WorkerShare:
@@ -52,18 +62,28 @@ class WorkerShare:
         self._window = max(1, HANDSHAKE_WINDOW // assignment.processes)
         self._clock = Clock()
         self._records: list[SessionRecord] = []
+        """Sessions that began and whose rows have not left."""
+        self._arrivals: Arrivals
+        self._judged_from, self._judged_until = -inf, inf
         self._start_signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._all_finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._started = self._started_wall_clock = 0.0
         self._next_tick = inf
         self._next_expiry = 0.0
-        self._waiting: deque[tuple[float, int]] = deque()
         self._live: set[WebSocketSession] = set()
         self._held_sessions: deque[WebSocketSession] = deque()
         self._not_ready_count = len(self._numbers)
-        self._connecting_count = self._finished_count = self._failed_count = 0
+        self._connecting_count = self._finished_count = self._failed_count = self._rows_sent = 0
         self._admit_timer: asyncio.TimerHandle | None = None
         self._lags = array("d")
+        self.send_lags = array("d")
+        self._thinking: list[tuple[float, int, WebSocketSession]] = []
+        self._think_timer: asyncio.TimerHandle | None = None
+        self._order = count()
+        self._late_sessions = 0
+        self._function_s = 0.0
+        self._answered_errors: dict[int, AnsweredError] = {}
+        self._secrets = Secrets.from_headers(assignment.request.headers)
         self._standstills: list[tuple[float, float]] = []
         self._room_since = self._releasable_since = 0.0
         self._messages: SessionMessages | None = None
@@ -90,7 +110,9 @@ class WorkerShare:
             # Only where it is needed, and before the cell begins: it costs a load process 0.2 s and 11 MB.
             from .http_share import HttpWorkerShare
 
-            self._http = HttpWorkerShare(self._assignment, self._window, self._records.append, self._count_ready)
+            self._http = HttpWorkerShare(
+                self._assignment, self._window, self._session_began, self._count_ready, self._session_ended
+            )
             return
         routes = {url: prepare_route(url, dict(request.headers), request.network) for url in request.urls}
         for number in self._numbers[: self._assignment.routes]:
@@ -118,17 +140,20 @@ class WorkerShare:
             return [Message(action) for action in actions]
 
         if request.workload.per_session:
-            count = 0 if make_action.observes else self._cell.steps
-            scripts = {number: script(number, encode(number, count)) for number in self._numbers}
-            self._script_for = scripts.__getitem__
+            length = 0 if make_action.observes else self._cell.steps
+            self._script_for = self._encoded_ahead(lambda number: script(number, encode(number, length)))
             return
         actions = encode(0, min(self._cell.steps, len(request.workload.actions)))
         if request.workload.seeded:
-            scripts = {number: script(number, actions) for number in self._numbers}
-            self._script_for = scripts.__getitem__
+            self._script_for = self._encoded_ahead(lambda number: script(number, actions))
         else:
             shared = script(0, actions)
             self._script_for = lambda number: shared
+
+    def _encoded_ahead(self, script: Callable[[int], SessionScript]) -> Callable[[int], SessionScript]:
+        """Encode the scripts of sessions before the cell; where slots play any number of them, as each begins."""
+        scripts = {number: script(number) for number in self._numbers}
+        return script if self._arrival.kind == "steady" else scripts.__getitem__
 
     # The parent's signals
 
@@ -155,12 +180,17 @@ class WorkerShare:
         await asyncio.sleep(max(0.0, self._started - time.perf_counter()))
         self._clock.refresh()
         usage_before, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s()
+        if self._arrival.ramp:
+            self._judged_from = self._started + self._arrival.ramp
+        if self._arrival.kind == "steady":
+            self._judged_until = self._started + (self._arrival.seconds or inf)
+        self._arrivals = plan_arrivals(self._arrival, self._assignment, self._started)
         tick_task = asyncio.create_task(self._run_ticks())
         try:
             if not len(self._numbers):
                 self._send(BatchReady())
             elif self._http is not None:
-                await self._http.run(self._due_times())
+                await self._http.run(self._arrivals)
             else:
                 await self._run_websockets()
         finally:
@@ -169,38 +199,68 @@ class WorkerShare:
         self._clock.refresh()
         ended = time.perf_counter()
         self._note_tick(ended)
-        late_sessions = self._note_late_sessions() if self._http is None else None
-        lags = sorted(self._clock.lags)
-        rows = [
-            record.row(self._started, self._started_wall_clock, self._assignment.process) for record in self._records
-        ]
-        secrets = Secrets.from_headers(self._assignment.request.headers)
-        if secrets.words:
-            rows = [row.without(secrets) for row in rows]
+        lags, send_lags = sorted(self._clock.lags), sorted(self.send_lags)
+        messages = self._kept_messages()
         return ShareResult(
-            rows=rows,
+            rows=self._rows_of(self._records),
             wall_s=ended - self._started,
             cpu_s=usage_after.ru_utime + usage_after.ru_stime - usage_before.ru_utime - usage_before.ru_stime,
-            read_lag_p99_s=lags[int((len(lags) - 1) * 0.99)] if lags else 0.0,
+            read_lag_p99_s=_quantile(lags, 0.99) or 0.0,
             loop_lag_max_s=max(self._lags, default=0.0),
             rss_bytes=peak_rss_bytes(),
             starved_s=starved,
             clock_moved_s=self._clock.moved_s if self._http is None else 0.0,
             impossible_arrivals=self._clock.impossible_arrivals,
             missed_pongs=self._missed_pongs,
-            answered_errors={
-                record.request_id: error._replace(words=secrets.hide(error.words))
-                for record in self._records
-                if (error := record.answered_error) is not None
-            },
-            messages=self._kept_messages(secrets),
-            function_s=sum(record.function_s for record in self._records),
-            late_sessions=late_sessions,
+            answered_errors=self._answered_errors,
+            messages=messages,
+            function_s=self._function_s,
+            late_sessions=self._late_sessions if self._http is None else None,
+            send_lag_p50_s=_quantile(send_lags, 0.5),
+            send_lag_p99_s=_quantile(send_lags, 0.99),
             **({} if self._http is None else self._http.answer_lags.figures()),
         )
 
-    def _kept_messages(self, secrets: Secrets) -> SessionMessages | None:
+    def _rows_of(self, records: Sequence[SessionRecord]) -> list[SessionRow]:
+        """Return the rows of sessions that have ended, and add up what else is known of them."""
+        self._note_late_sends()
+        secrets = self._secrets
+        rows: list[SessionRow] = []
+        for record in records:
+            self._late_sessions += record.late_s is not None
+            self._function_s += record.function_s
+            if (error := record.answered_error) is not None:
+                self._answered_errors[record.request_id] = error._replace(words=secrets.hide(error.words))
+            row = record.row(
+                self._started,
+                self._started_wall_clock,
+                self._assignment.process,
+                slot=self._arrivals.slot_of(record.request_id),
+                judged=self._is_judged(record),
+            )
+            rows.append(row.without(secrets) if secrets.words else row)
+        return rows
+
+    def _is_judged(self, record: SessionRecord) -> bool:
+        closed = inf if record.closed is None else record.closed
+        began = record.error is None or record.error[1] != NOT_STARTED
+        return began and record.due >= self._judged_from and (closed <= self._judged_until or self._judged_until == inf)
+
+    def _send_block(self) -> None:
+        """Let the rows of sessions leave that have ended, where many have and others go on."""
+        if self._finished_count - self._rows_sent < BLOCK_ROWS:
+            return
+        ended = [record for record in self._records if record.closed is not None]
+        self._records = [record for record in self._records if record.closed is None]
+        self._rows_sent += len(ended)
+        self._send(RowBlock(self._rows_of(ended)))
+        for lags in (self._clock.lags, self.send_lags):
+            if len(lags) > _MOST_LAGS:
+                del lags[::2]
+
+    def _kept_messages(self) -> SessionMessages | None:
         """Return what session 0 said and heard, without secrets, where that is kept."""
+        secrets = self._secrets
         kept = self._messages if self._http is None else self._http.messages
         if kept is None or not self._records:
             return None
@@ -216,21 +276,8 @@ class WorkerShare:
             tuple((phase, hidden(text)) for phase, text in first.answers or ()),
         )
 
-    def _due_times(self) -> list[tuple[float, int]]:
-        """Return when each session of this share is due, as clock times; a held one is due when admitted."""
-        if self._arrival.rate is None:
-            return [(self._started, number) for number in self._numbers]
-        gaps = random.Random(self._assignment.request.seed + self._assignment.request.repetition)
-        times = accumulate(gaps.expovariate(self._arrival.rate) for _ in range(self._cell.batch))
-        first, step = self._assignment.process, self._assignment.processes
-        return [
-            (self._started + offset, number)
-            for offset, number in zip(islice(times, first, None, step), self._numbers, strict=True)
-        ]
-
     async def _run_websockets(self) -> None:
         with Poller(asyncio.get_running_loop()) as self._poller:
-            self._waiting.extend(self._due_times())
             self._admit()
             await self._all_finished
 
@@ -239,22 +286,30 @@ class WorkerShare:
         if self._admit_timer is not None:
             self._admit_timer.cancel()
             self._admit_timer = None
-        routes, processes, waiting = self._routes, self._assignment.processes, self._waiting
+        routes, processes, arrivals = self._routes, self._assignment.processes, self._arrivals
         ping_s = self._assignment.request.ping_s
-        while waiting and self._connecting_count < self._window:
-            due, number = waiting[0]
+        while self._connecting_count < self._window and (first := arrivals.first()) is not None:
+            due, number = first
             now = time.perf_counter()
             if due > now:
                 self._admit_timer = asyncio.get_running_loop().call_later(due - now, self._admit)
                 return
-            waiting.popleft()
+            arrivals.take()
             record = SessionRecord(number, now if self._arrival.kind == "hold" else due)
             self._records.append(record)
             if self._messages is not None and number == 0:
                 record.answers = []
-            script = self._script_for(number)
+            try:
+                script = self._script_for(number)
+            except WorkloadError as error:
+                record.fail("connect", "client_limit", "action", str(error))
+                record.closed = now
+                self._count_ready()
+                self._session_ended(record, None)
+                continue
             plain = WebSocketSession if record.answers is None else KeptSession
-            session = (plain if script.next_action is None else ObservingSession)(record, script, self)
+            kind = plain if script.next_action is None else ObservingSession
+            session = kind(record, script, self, self._new_pace(number))
             self._live.add(session)
             self._connecting_count += 1
             if ping_s is not None:
@@ -264,12 +319,34 @@ class WorkerShare:
                 self._clock.late_sends.append((since, now, session))
             session.start(Connection(self._poller, self._clock, routes[number // processes % len(routes)], session))
 
+    def _session_began(self, record: SessionRecord) -> None:
+        self._records.append(record)
+
+    def _new_pace(self, number: int) -> Pace | None:
+        request = self._assignment.request
+        if request.think is None:
+            return Pace(None) if self._arrival.kind == "steady" else None
+        return Pace(ThinkTimes(request.think, request.seed, number))
+
+    def halt(self, failed: int) -> None:
+        """Let no other session begin, as so many had failed; those that would have get a row that says so."""
+        batch = self._cell.batch
+        reason = f"not started: {count_of(failed, 'session')} of {batch:,} had failed before, which decides"
+        for due, number in self._arrivals.stop():
+            record = SessionRecord(number, due)
+            record.fail("connect", NOT_STARTED, None, reason)
+            self._records.append(record)
+        if self._http is None:
+            self._end_when_over()
+        else:
+            self._http.wake()
+
     # Called by the sessions
 
     def connected(self) -> None:
         """A handshake ended: the window has room for another."""
         self._connecting_count -= 1
-        if self._waiting and self._connecting_count == self._window - 1:
+        if self._connecting_count == self._window - 1 and self._arrivals.first() is not None:
             self._room_since = time.perf_counter()
             asyncio.get_running_loop().call_soon(self._admit)
 
@@ -281,12 +358,42 @@ class WorkerShare:
     def finished(self, session: WebSocketSession) -> None:
         """A session ended."""
         self._live.discard(session)
-        self._finished_count += 1
-        self._failed_count += not session.record.success
         if session.record.reset_done is None:
             self._count_ready()
-        if self._finished_count == len(self._numbers) and not self._all_finished.done():
+        if self._session_ended(session.record, None if session.pace is None else session.pace.times):
+            self._admit()
+        self._end_when_over()
+
+    def _session_ended(self, record: SessionRecord, think: ThinkTimes | None) -> bool:
+        """Count a session that ended, and return whether another one is the first now that is due."""
+        self._finished_count += 1
+        self._failed_count += record.error is not None and record.error[1] != "client_limit"
+        return self._arrivals.session_ended(record, think)
+
+    def _end_when_over(self) -> None:
+        if not self._live and self._arrivals.first() is None and not self._all_finished.done():
             self._all_finished.set_result(None)
+
+    def think(self, session: WebSocketSession, due: float) -> None:
+        """Let a session take its next step at a clock time."""
+        heappush(self._thinking, (due, next(self._order), session))
+        if self._thinking[0][2] is session:
+            self._await_thinker()
+
+    def _await_thinker(self) -> None:
+        if self._think_timer is not None:
+            self._think_timer.cancel()
+            self._think_timer = None
+        if self._thinking:
+            delay = self._thinking[0][0] - time.perf_counter()
+            self._think_timer = asyncio.get_running_loop().call_later(max(delay, 0.0), self._end_thinking)
+
+    def _end_thinking(self) -> None:
+        """Let the sessions step whose think time is over, or nearly so."""
+        now = time.perf_counter()
+        while self._thinking and self._thinking[0][0] <= now:
+            heappop(self._thinking)[2].think_over()
+        self._await_thinker()
 
     def _count_ready(self) -> None:
         """Count a session that is reset or failed before; tell the parent of a holding batch when it was the last."""
@@ -313,20 +420,18 @@ class WorkerShare:
         if lag > LATE_S:
             self._standstills.append((self._next_tick, now))
 
-    def _note_late_sessions(self) -> int:
-        """Note in their records which sessions a standstill kept from sending a message in time, and count them.
+    def _note_late_sends(self) -> None:
+        """Note in their records which sessions a standstill kept from sending a message in time.
 
         A message that only waited for its turn among others is not late: the process was at work for their sessions.
         """
-        late: set[int] = set()
         for since, sent_at, session in self._clock.late_sends:
             assert isinstance(session, WebSocketSession)
             lost_s = max((min(sent_at, end) - max(since, begin) for begin, end in self._standstills), default=0.0)
             if lost_s > LATE_S:
                 record = session.record
                 record.late_s = max(record.late_s or 0.0, lost_s)
-                late.add(record.request_id)
-        return len(late)
+        self._clock.late_sends.clear()
 
     def _expire(self, now: float) -> None:
         """End sessions whose deadline has passed, and work out when the next can: every deadline set from now
@@ -361,7 +466,11 @@ class WorkerShare:
             self._ping(now)
             count += 1
             if count % _PROGRESS_EVERY_TICKS == 0:
-                progress = ShareProgress(
-                    len(self._live) - self._connecting_count, self._finished_count, self._failed_count
-                )
-                self._send(progress if self._http is None else self._http.progress())
+                playing = len(self._live) - self._connecting_count if self._http is None else self._http.open
+                self._send(ShareProgress(playing, self._finished_count, self._failed_count))
+                if self._arrival.kind == "steady":
+                    self._send_block()
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float | None:
+    return ordered[int((len(ordered) - 1) * share)] if ordered else None
