@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.config.think import ThinkTime
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import DIRECT, Network
-from pytest_openenv_scale.load.ipc import BatchReady, CellRequest, Prepare, ShareProgress, ShareResult
+from pytest_openenv_scale.load.ipc import BatchReady, CellRequest, Prepare, RowBlock, ShareProgress, ShareResult
 from pytest_openenv_scale.load.worker_share import WorkerShare
 from pytest_openenv_scale.results.cell import SessionRow
 from scripted_server import Peer, scripted
@@ -38,31 +39,38 @@ def order(
     until_done: bool = False,
     http_connections: str = "session",
     network: Network = DIRECT,
+    think: ThinkTime | None = None,
 ) -> CellRequest:
     cell_asked = cell(batch, wait=wait, steps=steps, arrival=arrival, mode=mode)
     request = CellRequest(
         cell_asked, repetition, urls, headers or {}, workload, timeout, seed, until_done, http_connections
     )
-    return replace(request, network=network)
+    return replace(request, network=network, think=think)
 
 
 async def play_share(
     request: CellRequest, process: int = 0, processes: int = 1
 ) -> tuple[ShareResult, list[ShareProgress]]:
-    """Run one process's share of a cell here; a hold is released as soon as it is up."""
+    """Run one process's share of a cell here; a hold is released as soon as it is up.
+
+    The rows are all of them, also those that left while others played.
+    """
     progress: list[ShareProgress] = []
+    rows: list[SessionRow] = []
 
     def hear(event: Any) -> None:
         if isinstance(event, BatchReady):
             asyncio.get_running_loop().call_soon(share.release)
         elif isinstance(event, ShareProgress):
             progress.append(event)
+        elif isinstance(event, RowBlock):
+            rows.extend(event.rows)
 
     share = WorkerShare(Prepare(request, process, processes), hear)
     share.prepare()
     share.start(time.perf_counter(), time.time())
-    rows = await asyncio.wait_for(share.run(), 60)
-    return rows, progress
+    result = await asyncio.wait_for(share.run(), 60)
+    return replace(result, rows=[*rows, *result.rows]), progress
 
 
 async def play(*urls: str, **details: Any) -> list[SessionRow]:

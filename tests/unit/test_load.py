@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -34,6 +35,35 @@ def test_every_session_asked_for_has_one_row_whoever_ran_it(environment, generat
     assert result.wall_s >= 0.1
     assert "process_died" not in kinds(result)
     assert result.client.processes == len(result.client.cpu_s) == processes
+
+
+@pytest.mark.parametrize("mode", ["ws", "http"])
+async def test_once_a_cell_has_failed_for_certain_no_other_session_begins(generators, mode):
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+    async with scripted(script) as server:
+        request = replace(order(server.url, batch=400, arrival="rate=100", mode=mode), most_failures=20)
+        result = await run_beside(generators(2), request)
+    begun = [row for row in result.rows if row.error_type != "not_started"]
+    assert [row.request_id for row in result.rows] == list(range(400))
+    assert 20 < len(begun) < 400
+    assert {row.error_type for row in begun} == {"handshake_status"}
+    assert {row.judged for row in begun} == {True}
+    assert result.wall_s < 4.0
+
+
+async def test_rows_of_slots_that_play_on_are_given_away_as_they_come(environment, generators):
+    given: list[int] = []
+    request = order(environment, batch=64, arrival="steady=4", wait=0.02)
+    result = await asyncio.to_thread(
+        generators(2).run_cell, request, on_rows=lambda rows: given.extend(row.request_id for row in rows)
+    )
+    numbers = [*given, *(row.request_id for row in result.rows)]
+    assert len(given) > 0
+    assert sorted(numbers) == sorted(set(numbers))
+    assert {number % 64 for number in numbers} == set(range(64))
 
 
 def test_one_generator_runs_cells_one_after_the_other_in_the_same_processes(environment, generators):

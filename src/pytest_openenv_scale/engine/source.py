@@ -12,6 +12,7 @@ from pytest_openenv_scale.config.plan import Curve, should_stop
 from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.core.parsing import Arrival
 from pytest_openenv_scale.load.client_health import most_sessions_of_client
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import CellVerdict, StopReason
@@ -115,6 +116,18 @@ def served_with(slots: int, slo: Slo) -> int:
     limit = slo.limit("success")
     share = limit.allowed if limit else DEFAULT_SUCCESS
     return max(math.floor(slots / share + 1e-9), 1)
+
+
+def most_failures(batch: int, slo: Slo, arrival: Arrival) -> int | None:
+    """Return how many sessions of a batch may fail while its success can still suffice.
+
+    None where all are to be played in any case: a batch that is open together, or for as long as was asked for.
+    """
+    if arrival.kind == "hold" or arrival.seconds is not None:
+        return None
+    limit = slo.limit("success")
+    share = limit.allowed if limit else DEFAULT_SUCCESS
+    return math.floor(batch * (1 - share) + 1e-9)
 
 
 def plan_search(slo: Slo, settings: Settings, endpoint: Endpoint, *, hints: Sequence[int] = ()) -> SearchPlan:

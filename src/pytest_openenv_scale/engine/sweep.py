@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
 from hashlib import sha256
@@ -16,15 +16,15 @@ from pytest_openenv_scale.config.limits import Slo, make_limit, slo_for_curve
 from pytest_openenv_scale.config.plan import Cell, Curve, limit_below_wait, plan_curves
 from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.config.workload import Workload
-from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample, proxy_facts_between
-from pytest_openenv_scale.core.parsing import format_number, short_repr
+from pytest_openenv_scale.core.endpoint import Endpoint, proxy_facts_between
+from pytest_openenv_scale.core.parsing import format_number, parse_arrival, short_repr
 from pytest_openenv_scale.core.system import install_command, wait_for
 from pytest_openenv_scale.core.text import LOG_LINES, count_new_lines
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.machine import await_calm
 from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator, LoadProgress
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
-from pytest_openenv_scale.results.cell import SERVICE_RESTART, CellMeta, ClientFinding, ServerSamples, SessionRow
+from pytest_openenv_scale.results.cell import SERVICE_RESTART, CellMeta, ClientFinding, SessionRow
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome, StopReason, WarmUp
 from pytest_openenv_scale.results.parts import rows_to_table
@@ -34,7 +34,8 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves
 
 from .allowance import Allowance, OutOfTime
 from .cooldown import Cooldown
-from .source import CellSource, Grid, Searching, plan_search
+from .server_watch import ServerWatch
+from .source import CellSource, Grid, Searching, most_failures, plan_search
 from .warm_up import SoloSessions, failed_row, read_warm_up, warm_up_steps
 from .workload import find_workload
 
@@ -421,7 +422,8 @@ class _Measurement:
             batch, number = repetition
             stop = self._allowance.refuses(batch)
             if stop is None:
-                attempts = self._measure_cell(replace(curve.cells[0], batch=batch), number, slo)
+                most = None if plan is None else most_failures(batch, slo, parse_arrival(curve.arrival))
+                attempts = self._measure_cell(replace(curve.cells[0], batch=batch), number, slo, most)
                 summaries += attempts
                 if attempts:
                     source.record(attempts, server_exited=self._has_ended())
@@ -436,10 +438,10 @@ class _Measurement:
         self._record = replace(self._record, stops=stops, **spent)
         self._run.replace_sweep(self._record)
 
-    def _measure_cell(self, cell: Cell, repetition: int, slo: Slo) -> list[CellSummary]:
+    def _measure_cell(self, cell: Cell, repetition: int, slo: Slo, most: int | None) -> list[CellSummary]:
         """Measure one repetition, again while only the client leaves it in doubt; of the attempts the last counts.
 
-        There is none where the budget was used up meanwhile.
+        There is none where the budget was used up meanwhile. With more than `most` failures no other session begins.
 
         Whether it is measured again depends on whether it can be told what the server did, never on what that was.
         """
@@ -448,7 +450,7 @@ class _Measurement:
         while True:
             began = time.monotonic()
             try:
-                table, summary = self._measure_attempt(cell, repetition, len(attempts) + 1)
+                table, summary = self._measure_attempt(cell, repetition, len(attempts) + 1, most)
             except OutOfTime:
                 self._allowance.use(cell.batch, time.monotonic() - began, cell.batch)
                 break
@@ -467,23 +469,26 @@ class _Measurement:
             self._observer.cell_done(cell, attempts[-1])
         return attempts
 
-    def _measure_attempt(self, cell: Cell, repetition: int, attempt: int) -> tuple[pa.Table, CellSummary]:
+    def _measure_attempt(
+        self, cell: Cell, repetition: int, attempt: int, most: int | None
+    ) -> tuple[pa.Table, CellSummary]:
         """Measure one repetition once and store it."""
         seconds, began = self._allowance.seconds, time.monotonic()
         first, notes = self._cooldown.await_server()
-        samples = [first] if first else []
+        watch = ServerWatch()
+        watch.add(first)
 
         def on_progress(progress: LoadProgress) -> None:
             if seconds is not None and time.monotonic() - began > seconds:
                 raise OutOfTime
-            if current := self._endpoint.sample():
-                samples.append(current)
+            watch.add(self._endpoint.sample())
             self._observer.cell_progress(cell, repetition, progress)
 
         proxy, running, started_s = self._endpoint.proxy(), self._endpoint.processes(), time.monotonic()
         # Of processes of this machine a file is read; elsewhere that takes a request.
         log_before = None if running is None else self._endpoint.log_tail(LOG_LINES)
-        result = self._generator.run_cell(self._cell_request(cell, repetition), on_progress)
+        request = replace(self._cell_request(cell, repetition), most_failures=most)
+        result = self._generator.run_cell(request, on_progress)
         failed = any(not row.success for row in result.rows)
         answered_errors = self._plays[cell.mode].judge(result) if result.answered_errors else None
         rows = result.rows
@@ -496,9 +501,9 @@ class _Measurement:
         if failed and ended_pids:
             wait_for(lambda: self._endpoint.exit_status() is not None, _END_S, 0.02)
         listens_again = self._listens_again(rows)
-        if sample := self._endpoint.sample():
-            samples.append(sample)
-            listens_again = listens_again or (sample.restarts or 0) > (samples[0].restarts or 0)
+        watch.add(sample := self._endpoint.sample())
+        if sample is not None and watch.first is not None:
+            listens_again = listens_again or (sample.restarts or 0) > (watch.first.restarts or 0)
         log = self._endpoint.log_tail(LOG_LINES) if failed else ""
         meta = CellMeta(
             run_id=self._run.run_id,
@@ -514,7 +519,8 @@ class _Measurement:
             client=asdict(result.client),
             findings=self._with_advice(result.findings),
             notes=notes,
-            server=_summarise_samples(samples),
+            server=watch.summary,
+            samples=watch.kept if parse_arrival(cell.arrival).seconds is not None else (),
             server_exit=self._endpoint.exit_status(),
             log_tail=log or None,
             log_lines=None if log_before is None else count_new_lines(log_before, log),
@@ -588,15 +594,3 @@ class _Measurement:
 def _ended(before: frozenset[int] | None, after: frozenset[int] | None) -> tuple[int, ...] | None:
     """Return the processes that run no more; None where they cannot be seen."""
     return None if before is None or after is None else tuple(sorted(before - after))
-
-
-def _summarise_samples(samples: Sequence[ServerSample]) -> ServerSamples:
-    """Keep the first and the last sample, and the largest value of each figure over all."""
-    if not samples:
-        return ServerSamples()
-    peak = {
-        item.name: max((value for sample in samples if (value := getattr(sample, item.name)) is not None), default=None)
-        for item in fields(ServerSample)
-        if item.name != "at_s"
-    }
-    return ServerSamples(samples[0], samples[-1], ServerSample(samples[-1].at_s, **peak))

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 HANDSHAKE_WINDOW = 256
 """Handshakes in flight per batch: more of them only queue in client and server and starve each other."""
 
-BLOCK_ROWS = 2048
-"""How many sessions of a steady state have to have ended for their rows to leave."""
+BLOCK_ROWS, BLOCK_S = 2048, 2.0
+"""In a steady state rows leave when so many sessions have ended, or some of them this many seconds ago."""
 
 _TICK_S = 0.05
 _PROGRESS_EVERY_TICKS = 10
@@ -75,6 +75,7 @@ class WorkerShare:
         self._not_ready_count = len(self._numbers)
         self._connecting_count = self._finished_count = self._failed_count = self._rows_sent = 0
         self._admit_timer: asyncio.TimerHandle | None = None
+        self._block_sent_at = 0.0
         self._lags = array("d")
         self.send_lags = array("d")
         self._thinking: list[tuple[float, int, WebSocketSession]] = []
@@ -247,9 +248,11 @@ class WorkerShare:
         return began and record.due >= self._judged_from and (closed <= self._judged_until or self._judged_until == inf)
 
     def _send_block(self) -> None:
-        """Let the rows of sessions leave that have ended, where many have and others go on."""
-        if self._finished_count - self._rows_sent < BLOCK_ROWS:
+        """Let the rows of sessions leave that have ended, where many have, or no other one lately."""
+        waiting, now = self._finished_count - self._rows_sent, time.perf_counter()
+        if not waiting or (waiting < BLOCK_ROWS and now - self._block_sent_at < BLOCK_S):
             return
+        self._block_sent_at = now
         ended = [record for record in self._records if record.closed is not None]
         self._records = [record for record in self._records if record.closed is None]
         self._rows_sent += len(ended)
