@@ -380,6 +380,8 @@ class WebSocketSession:
             return
         self.phase = "over"
         self.record.closed = at
+        # Connection and session refer to each other, and no garbage is collected while a cell lasts.
+        del self._connection
         self._batch.finished(self)
 
 
