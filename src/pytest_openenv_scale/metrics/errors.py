@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pytest_openenv_scale.core.serialization import Jsonable
+from pytest_openenv_scale.results.cell import NOT_STARTED
 from pytest_openenv_scale.results.outcome import ErrorCount
 
 from .percentiles import hold_pieces, value_counts
@@ -236,3 +237,26 @@ class TableRows:
     def batches(self, *columns: str) -> Iterator[pa.Table]:
         """Yield some columns at once: they are in memory anyway."""
         yield self.table.select(list(columns)).combine_chunks()
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedRows:
+    """The rows of a repetition that its figures count."""
+
+    rows: RepetitionRows
+
+    def batches(self, *columns: str) -> Iterator[pa.Table]:
+        """Yield some columns of the sessions that are judged."""
+        for batch in self.rows.batches(*dict.fromkeys((*columns, "judged"))):
+            yield batch.filter(batch["judged"]).select(list(columns))
+
+
+def count_unjudged(rows: RepetitionRows) -> tuple[int, int]:
+    """Return how many sessions never began, as enough had failed, and how many others no figure counts."""
+    not_started = unjudged = 0
+    for batch in rows.batches("judged", "error_type"):
+        left_out = batch.filter(pc.invert(batch["judged"]))
+        never_began = pc.sum(pc.equal(left_out["error_type"], NOT_STARTED)).as_py() or 0
+        not_started += never_began
+        unjudged += left_out.num_rows - never_began
+    return not_started, unjudged

@@ -16,10 +16,21 @@ import pyarrow.compute as pc
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts, SessionSettings
+from pytest_openenv_scale.core.parsing import parse_arrival
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.results.cell import AnsweredErrors, CellMeta, ClientFinding, ServerSamples
 
-from .errors import ErrorCount, LostWorker, RepetitionRows, RowCounts, TableRows, count_distinct, count_rows
+from .errors import (
+    ErrorCount,
+    JudgedRows,
+    LostWorker,
+    RepetitionRows,
+    RowCounts,
+    TableRows,
+    count_distinct,
+    count_rows,
+    count_unjudged,
+)
 from .percentiles import PhaseStats, column_stats, concatenate, peak_concurrency, quantile_bounds
 from .windows import Window
 
@@ -52,6 +63,8 @@ class DoubtfulSessions(Jsonable):
 class CellSummary(Jsonable):
     """One repetition of a cell; seconds, fractions and rates per second, None where unknown.
 
+    Sessions that were `not_started`, as enough others had failed, and those that are `unjudged` (they began in a ramp,
+    or ran on when time was up) are in no other figure but `peak_concurrency`.
     `asked` = successful + failed + client_limited. Sessions the client could not start (`client_limited`)
     leave the denominator of `success_rate`. `requests_per_second` is successful ÷ wall,
     `effective_concurrency` Σ waited of successes ÷ wall, `peak_concurrency` the most sessions at one instant
@@ -63,7 +76,6 @@ class CellSummary(Jsonable):
     often the repetition was measured; the last time counts. `ended_pids`, `listens_again` and
     `log_lines` are those of `CellMeta`.
     `doubtful` is None where the client was not at fault, or may have been at fault with all sessions.
-    Sessions that were `not_started`, and those that are `unjudged` for another reason, are in no other figure.
     `open_least` is the least number of sessions open at once in a judged window of a steady state, `windows` are all.
     """
 
@@ -138,6 +150,11 @@ class CellSummary(Jsonable):
         return self.cell.batch
 
     @property
+    def begun(self) -> int:
+        """How many sessions the client began, or tried to, whether judged or not."""
+        return self.asked + self.unjudged
+
+    @property
     def held(self) -> int:
         """The most sessions known to have been open at once."""
         return self.peak_concurrency or 0
@@ -181,6 +198,7 @@ COLUMNS = (
     "error_code",
     "error_message",
     "late_s",
+    "judged",
 )
 """The columns `summarise` reads."""
 
@@ -192,10 +210,11 @@ def summarise(table: pa.Table, meta: CellMeta) -> CellSummary:
 
 def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
     """Reduce rows to their summary, reading a column or two at a time, so that any number of them fits into memory."""
-    counts = count_rows(rows)
+    all_rows, rows = rows, JudgedRows(rows)
+    counts, (not_started, unjudged) = count_rows(rows), count_unjudged(all_rows)
     failed = counts.bad - counts.limited
-    peak = peak_concurrency(lambda: rows.batches("reset_done_s", "closed_s"))
-    asked = max(meta.cell.batch, counts.good + counts.bad)
+    peak = peak_concurrency(lambda: all_rows.batches("reset_done_s", "closed_s"))
+    asked = max(_least_sessions(meta) - not_started - unjudged, counts.good + counts.bad)
     judged = counts.good + failed
     waited = _sum_column(rows, "waited_seconds")
     wall = meta.wall_s
@@ -243,7 +262,14 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         session_settings=meta.session_settings,
         attempt=meta.attempt,
         doubtful=_doubtful_sessions(rows, counts, meta),
+        not_started=not_started,
+        unjudged=unjudged,
     )
+
+
+def _least_sessions(meta: CellMeta) -> int:
+    """Return how many rows a repetition has at least, where the client lost none: of a steady state nobody knows."""
+    return 0 if parse_arrival(meta.cell.arrival).kind == "steady" else meta.cell.batch
 
 
 _OF_SOME_SESSIONS = frozenset({"loop_lag", "process_died"})
@@ -252,6 +278,8 @@ _OF_SOME_SESSIONS = frozenset({"loop_lag", "process_died"})
 
 def _doubtful_sessions(rows: RepetitionRows, counts: RowCounts, meta: CellMeta) -> DoubtfulSessions | None:
     kinds = {finding.kind for finding in meta.findings} - {"http_lag"}
+    if "process_died" in kinds and parse_arrival(meta.cell.arrival).kind == "steady":
+        return None  # Its slots would have played nobody knows how many sessions more.
     if not kinds or kinds - _OF_SOME_SESSIONS or ("loop_lag" in kinds and meta.client.get("late_sessions") is None):
         return None
     certain = _CertainRows(rows)

@@ -148,6 +148,7 @@ class Reason(Jsonable):
     | pongs | ended, late | `figures["missed"]` pings had no answer in `figures["after"]` seconds |
     | answers | game, under_load | sessions got errors as answers, `words` the first; `figures` of `AnsweredErrors` |
     | server_died | | the server ended |
+    | stopped_early | | only `figures["begun"]` of `figures["batch"]` sessions began, as `figures["failed"]` failed |
     | incomplete | | `figures["measured"]` repetitions instead of `repetitions` |
     | note | | `words` that were noted when the cell was measured |
     | set_aside | a finding's kind | attempt `figures["attempt"]` does not count; other `figures` are of `ClientStats` |

@@ -51,7 +51,7 @@ def doubted_for_the_client(summary: CellSummary, slo: Slo) -> bool:
     return case.passed is None and doubts <= _DOUBTS_OF_THE_CLIENT and (bool(kinds) or "late" in doubts)
 
 
-_DOUBTS_OF_THE_CLIENT = frozenset({"client", "hold", "late", "queue", "no_data"})
+_DOUBTS_OF_THE_CLIENT = frozenset({"client", "hold", "late", "queue", "no_data", "stopped_early"})
 
 
 def set_aside_reason(summary: CellSummary, repetitions: int) -> Reason:
@@ -117,6 +117,8 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Cell
         case.client_troubled = True
     for limit in slo.cell_limits:
         _JUDGES[limit.kind.family](case, limit)
+    if summary.not_started:
+        _note_early_stop(case)
     if case.passed is None and _passes_whichever_way(case, slo.cell_limits):
         case.remarks, case.doubts = [*case.doubts], []
     if late := summary.seen_late:
@@ -154,6 +156,13 @@ def _client_doubts(case: _CellEvidence) -> Iterator[Reason]:
         yield case.reason("hold", "not_all_open", figures=figures)
 
 
+def _note_early_stop(case: _CellEvidence) -> None:
+    """Tell that sessions were not begun: by the limits they stopped for the cell is missed, by others in doubt."""
+    summary = case.summary
+    figures = {"begun": summary.begun, "batch": summary.batch, "failed": summary.failed}
+    (case.remarks if case.breaches else case.doubts).append(case.reason("stopped_early", figures=figures))
+
+
 def _judge_success(case: _CellEvidence, limit: Limit) -> None:
     summary = case.summary
     rate = limit.kind.measure(summary)
@@ -164,7 +173,8 @@ def _judge_success(case: _CellEvidence, limit: Limit) -> None:
         return
     blamed = sum(error.count for error in summary.errors if error.type in SERVER_ERRORS)
     certain = 0 if summary.doubtful is None else summary.failed - summary.doubtful.failed
-    at_best = (summary.asked - max(blamed, certain)) / summary.asked
+    sessions = summary.asked + summary.not_started
+    at_best = (sessions - max(blamed, certain)) / sessions
     if case.client_troubled and _holds(limit, at_best):
         return
     case.breach(limit, rate)

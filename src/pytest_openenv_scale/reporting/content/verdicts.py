@@ -560,6 +560,12 @@ _LEAST_STEAL = 0.01
 """The least share of steal that is worth a word."""
 
 
+def _stopped_early(reason: Reason, where: str) -> str:
+    begun, batch, failed = (int(reason.figures[name] or 0) for name in ("begun", "batch", "failed"))
+    sessions = f"{begun:,} of {formatting.count_of(batch, 'session')} {'was' if begun == 1 else 'were'} begun"
+    return f"stopped early: {sessions}, as {failed:,} had failed ({where})"
+
+
 def _died(reason: Reason, where: str) -> str:
     status = reason.exit
     stopped = status is not None and status.kind == "stage"
@@ -581,6 +587,7 @@ _OF_REASON: Mapping[str, Callable[[Reason, str], str]] = {
     "note": lambda reason, where: f"{reason.words}, at {where}",
     "queue": _queue,
     "server_died": _died,
+    "stopped_early": _stopped_early,
     "set_aside": lambda reason, where: f"{set_aside_words(reason)} (attempt {reason.figures['attempt']} at {where})",
     "unmeasurable": _unmeasurable,
 }

@@ -59,6 +59,7 @@ _INCONCLUSIVE_TEXTS = {
     "hosts": "hosts unknown",
     "no_data": "nothing measured",
     "incomplete": "repetitions missing",
+    "stopped_early": "stopped early",
     "unmeasurable": "a limit cannot be judged",
 }
 

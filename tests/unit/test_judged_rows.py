@@ -1,0 +1,102 @@
+"""Sessions that no figure counts: those of a ramp, those that ran on when time was up, and those that never began."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from cells import a_cell, a_failure, a_meta, a_row, a_table, an_slo, summary_of
+
+from pytest_openenv_scale.metrics.summary import CellSummary, summarise, summarise_rows
+from pytest_openenv_scale.results.cell import NOT_STARTED, ClientFinding, SessionRow
+from pytest_openenv_scale.results.parts import read_part, write_part
+from pytest_openenv_scale.verdict.cell import doubted_for_the_client, judge_cell
+
+STEADY = "steady=20,ramp=5"
+STALL = (ClientFinding("loop_lag", "a load process stood still for 412 ms"),)
+LOST = (ClientFinding("process_died", "load process 1 of 2 was killed and took 1 session with it"),)
+
+
+def never_began(number: int) -> SessionRow:
+    row = a_failure(number, phase="connect", type=NOT_STARTED, code=None, message="50 had failed", judged=False)
+    return row._replace(start_s=None, connected_s=None, closed_s=None, queue_latency=None, connect_latency=None)
+
+
+def steady(*rows: SessionRow, slots: int = 2, **meta) -> CellSummary:
+    numbered = [row._replace(request_id=number, slot=number % slots) for number, row in enumerate(rows)]
+    return summary_of(numbered, a_cell(slots, arrival=STEADY), **meta)
+
+
+def test_sessions_that_are_not_judged_are_in_no_figure_but_the_most_that_were_open():
+    unjudged = a_row(step=9.0, pid=7, host_url="b:1", session_hash="x", waited_seconds=5.0, judged=False)
+    lost = a_failure(pid=7, type="connection_reset", judged=False)
+    alone = steady(a_row(), slots=1)
+    among_others = steady(a_row(), unjudged, lost, lost, slots=1)
+    assert among_others.peak_concurrency == 2
+    assert (among_others.unjudged, among_others.not_started) == (3, 0)
+    assert replace(among_others, unjudged=0, peak_concurrency=1) == alone
+
+
+def test_a_steady_state_asked_for_the_sessions_that_are_judged_however_many_slots_there_are():
+    more = steady(*[a_row()] * 4, a_failure(), a_row(judged=False), slots=2)
+    assert (more.asked, more.begun, more.successful, more.failed, more.client_limited) == (5, 6, 4, 1, 0)
+    fewer = steady(a_row(), a_row(judged=False), slots=8)
+    assert (fewer.asked, fewer.client_limited, fewer.success_rate) == (1, 0, 1.0)
+    assert judge_cell(8, [fewer], an_slo(success=1.0), 1).passed is True
+
+
+def test_sessions_that_a_steady_state_could_not_start_leave_the_denominator():
+    limited = a_failure(phase="connect", type="client_limit", code="EMFILE")
+    summary = steady(a_row(), limited)
+    assert (summary.asked, summary.client_limited, summary.success_rate) == (2, 1, 1.0)
+    assert judge_cell(2, [summary], an_slo(success=0.5), 1).passed is None
+
+
+def test_a_batch_without_some_of_its_rows_is_short_of_them_whatever_else_is_not_judged():
+    rows = [a_row(0), a_row(1, judged=False), never_began(2)]
+    summary = summary_of(rows, a_cell(8, arrival="burst"))
+    assert (summary.asked, summary.successful, summary.client_limited) == (6, 1, 5)
+    assert (summary.unjudged, summary.not_started, summary.begun) == (1, 1, 7)
+
+
+def test_the_same_is_read_from_a_part(tmp_path):
+    meta = a_meta(a_cell(3, arrival="burst"))
+    table = a_table([a_row(0), a_row(1, judged=False), never_began(2)], meta)
+    assert summarise_rows(read_part(write_part(tmp_path, table, meta)), meta) == summarise(table, meta)
+
+
+def stopped(good: int, failed: int, batch: int, *, late: int = 0, **meta) -> CellSummary:
+    rows = [a_row(n) for n in range(good)] + [a_failure(n, type="timeout") for n in range(good, good + failed)]
+    rows = [row._replace(late_s=0.4 if row.request_id >= good + failed - late else None) for row in rows]
+    rows += [never_began(number) for number in range(good + failed, batch)]
+    return summary_of(rows, a_cell(batch, arrival="burst"), client={"late_sessions": late}, **meta)
+
+
+def test_a_batch_that_was_stopped_early_is_missed_and_says_how_many_were_begun():
+    summary = stopped(25, 6, 100)
+    assert (summary.asked, summary.client_limited, summary.not_started) == (31, 0, 69)
+    verdict = judge_cell(100, [summary], an_slo(success=0.95), 1)
+    assert verdict.passed is False
+    (reason,) = verdict.reasons
+    assert (reason.kind, reason.figures) == ("stopped_early", {"begun": 31, "batch": 100, "failed": 6})
+
+
+def test_by_another_limit_than_the_one_it_was_stopped_for_nobody_can_say():
+    verdict = judge_cell(100, [stopped(25, 6, 100)], an_slo(success=0.8), 1)
+    assert (verdict.passed, [reason.kind for reason in verdict.reasons]) == (None, ["stopped_early"])
+
+
+@pytest.mark.parametrize(("late", "passed"), [(0, False), (1, None)])
+def test_what_the_client_may_have_failed_counts_for_sessions_that_were_never_begun(late, passed):
+    # Without the late one 5 of 100 have failed, and the other 69 might all have ended well.
+    summary = stopped(25, 6, 100, late=late, findings=STALL)
+    assert judge_cell(100, [summary], an_slo(success=0.95), 1).passed is passed
+    assert doubted_for_the_client(summary, an_slo(success=0.95)) is (passed is None)
+
+
+def test_a_lost_load_process_leaves_a_whole_steady_state_in_doubt():
+    limited = a_failure(phase="connect", type="client_limit", code=None, message="lost")
+    rows = [*[a_row()] * 60, limited]
+    assert steady(*rows, findings=LOST).doubtful is None
+    numbered = [row._replace(request_id=number) for number, row in enumerate(rows)]
+    assert summary_of(numbered, findings=LOST).doubtful is not None
