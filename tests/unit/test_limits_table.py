@@ -32,7 +32,7 @@ PLACE = {name: position for position, name in enumerate((*PHASES, *STATISTICS), 
 FIGURES = {
     f"{phase}_{statistic}": 10.0 * PLACE[phase] + PLACE[statistic] for phase in PHASES for statistic in STATISTICS
 }
-MEASURED = {**FIGURES, "latency_factor": FIGURES["total_p99"], "success": 0.75, "rps": 12.5, "hosts": 3}
+MEASURED = {**FIGURES, "latency_factor": FIGURES["total_p99"], "success": 0.75, "rps": 12.5, "hosts": 3, "open": 7}
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -42,7 +42,7 @@ def test_a_measure_reads_the_figure_its_name_says(name):
         phase: replace(none, **{statistic: FIGURES[f"{phase}_{statistic}"] for statistic in STATISTICS})
         for phase in PHASES
     }
-    summary = replace(a_summary(8), success_rate=0.75, requests_per_second=12.5, hosts=3, phases=phases)
+    summary = replace(a_summary(8), success_rate=0.75, requests_per_second=12.5, hosts=3, open_least=7, phases=phases)
     assert LIMITS[name].measure(summary) == MEASURED.get(name)
     assert (name in MEASURED) is (LIMITS[name].family != "capacity")
 

@@ -11,9 +11,11 @@ import pytest
 from pytest_openenv_scale.config.limits import LIMITS, Limit, Slo
 from pytest_openenv_scale.config.settings import ScalingMark
 from pytest_openenv_scale.config.workload import ActionSource
-from pytest_openenv_scale.core.parsing import Arrival
+from pytest_openenv_scale.core.parsing import Arrival, parse_arrival
 from pytest_openenv_scale.plugin.collection import check_slos_apply, scaling_mark, slo_marks
 from pytest_openenv_scale.plugin.marks import ARGUMENTS, MarkError, marker_lines, scaling, slo
+
+STEADY = Arrival("steady", None, 60.0)
 
 
 @pytest.fixture(autouse=True)
@@ -310,11 +312,12 @@ def test_an_action_file_is_looked_for_beside_the_test(collect, pytester, monkeyp
         [slo(latency_factor=2), slo(overhead_p99="1s")],
         [slo(hosts=8)],
         [slo(hosts=64), slo(max_batch=64)],
+        [slo(open=8)],
         [slo(connect_p99="1s", mode="http")],
     ],
 )
 def test_limits_that_can_be_measured_are_accepted(slos):
-    check_slos_apply(slos, ("ws", "http"), (0.1, 1.0), (1, 8))
+    check_slos_apply(slos, ("ws", "http"), (0.1, 1.0), (1, 8), STEADY)
 
 
 @pytest.mark.parametrize(
@@ -340,13 +343,21 @@ def test_limits_that_can_be_measured_are_accepted(slos):
         ),
         ([Slo((Limit("latency_factor", 1.0, "ini"),))], (None,)),
         ([slo(hosts=9)], (1.0,)),
+        ([slo(open=9)], (1.0,)),
     ],
 )
 def test_limits_that_cannot_be_measured_are_refused(golden, slos, waits):
     with pytest.raises(MarkError) as error:
-        check_slos_apply(slos, ("ws",), waits, (1, 8))
+        check_slos_apply(slos, ("ws",), waits, (1, 8), STEADY)
     golden(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("arrival", ["hold", "burst", "rate=5", "rate=5,for=60"])
+def test_sessions_open_all_the_time_need_a_steady_state(golden, arrival):
+    with pytest.raises(MarkError) as error:
+        check_slos_apply([Slo((Limit("open", 4.0, "command line"),))], ("ws",), (1.0,), (8,), parse_arrival(arrival))
+    golden(error.value)
 
 
 def test_without_batches_hosts_is_not_checked():

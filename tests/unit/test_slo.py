@@ -28,7 +28,7 @@ CURVE_LIMITS = {"max_batch", "rps", "batch_per_core"}
 
 def test_the_table_holds_every_limit_once():
     latencies = {f"{phase}_{statistic}" for phase in PHASES for statistic in STATISTICS}
-    assert set(LIMITS) == latencies | CURVE_LIMITS | {"success", "latency_factor", "hosts"}
+    assert set(LIMITS) == latencies | CURVE_LIMITS | {"success", "latency_factor", "hosts", "open"}
     assert all(name == kind.name for name, kind in LIMITS.items())
 
 

@@ -53,6 +53,11 @@ class Measured(Protocol):
         """How many hosts sessions ran on."""
         ...
 
+    @property
+    def open_least(self) -> int | None:
+        """The fewest sessions that were open at once in a steady state."""
+        ...
+
     def phase(self, name: str) -> object | None:
         """Return the statistics of a phase."""
         ...
@@ -69,18 +74,24 @@ class LimitKind:
     `family` says how it is judged. `parse` turns what was written into a number in `unit`, and `measure` reads what the
     limit bounds from one repetition of a cell: a number in `figure_unit`, None where that is not known, or no figure of
     one cell (a capacity). `phase` and `statistic` name the number a latency limit bounds. Two runs are compared by what
-    is `compared`. A limit that `needs_wait` cannot be measured where no step can be asked to wait.
+    is `compared`. A limit that `needs_wait` cannot be measured where no step can be asked to wait, one that
+    `needs_batch` only where at least as many sessions are asked for as it allows.
     """
 
     name: str
     unit: Unit
-    family: Literal["capacity", "share", "latency", "rate", "hosts"]
+    family: Literal["capacity", "share", "latency", "rate", "hosts", "open"]
     parse: Callable[..., float]
     measure: Callable[[Measured], float | None] = _no_figure_of_a_cell
     phase: str | None = None
     statistic: str | None = None
     compared: bool = True
     needs_wait: bool = False
+
+    @property
+    def needs_batch(self) -> bool:
+        """Whether only batches that are as large as what it allows are judged by it."""
+        return self.family in ("hosts", "open")
 
     @property
     def direction(self) -> Literal[">=", "<="]:
@@ -176,6 +187,7 @@ _LIMIT_KINDS = (
     LimitKind("rps", "per second", "rate", parse=parse_number, measure=lambda cell: cell.requests_per_second),
     LimitKind("batch_per_core", "sessions per core", "capacity", parse=parse_number),
     LimitKind("hosts", "hosts", "hosts", parse=_parse_sessions, measure=lambda cell: cell.hosts_used, compared=False),
+    LimitKind("open", "sessions", "open", parse=_parse_sessions, measure=lambda cell: cell.open_least),
 )
 
 LIMITS: Mapping[str, LimitKind] = MappingProxyType({kind.name: kind for kind in _LIMIT_KINDS})

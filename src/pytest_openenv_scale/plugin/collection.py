@@ -14,7 +14,7 @@ from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import largest_batch, largest_searched
 from pytest_openenv_scale.config.settings import ScalingMark, Settings, rerun_options
 from pytest_openenv_scale.config.workload import ActionSource
-from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.parsing import Arrival, format_number
 from pytest_openenv_scale.core.system import is_installed, is_loopback
 from pytest_openenv_scale.core.target_spec import TargetSpec
 
@@ -71,11 +71,13 @@ def check_slos_apply(
     modes: Sequence[str],
     waits: Sequence[float | None],
     batches: Sequence[int] = (),
+    arrival: Arrival | None = None,
 ) -> None:
     """Refuse limits that select no curve, or that no curve they select can be measured by.
 
     `waits` holds None alone where the environment cannot be asked to wait. `batches` are those asked for,
-    besides what `max_batch` limits add; without them `hosts` is not checked.
+    besides what `max_batch` limits add; without them limits that need a batch as large are not checked, and without an
+    `arrival` not those that need a steady state.
 
     Raises:
         MarkError: naming the limit and what there is instead.
@@ -92,7 +94,12 @@ def check_slos_apply(
                     f"{_limit_origin(limit)}: {limit.name} cannot be measured, because the environment cannot be "
                     "asked to wait; write a limit on total or step instead"
                 )
-            if limit.kind.family == "hosts" and largest is not None and limit.allowed > largest:
+            if limit.kind.family == "open" and arrival is not None and arrival.kind != "steady":
+                raise MarkError(
+                    f"{_limit_origin(limit)}: {limit.text} cannot be measured with arrival {arrival}, as sessions end "
+                    'and no others follow; write --openenv-arrival steady=60s, or scaling(arrival="steady=60s")'
+                )
+            if limit.kind.needs_batch and largest is not None and limit.allowed > largest:
                 raise MarkError(
                     f"{_limit_origin(limit)}: {limit.text} cannot be measured with at most {largest} sessions; "
                     f"write a batch of at least {limit.allowed:.0f}"
@@ -274,7 +281,13 @@ def _make_declaration(item: pytest.Item, settings: Settings, *, fixture: bool) -
         )
     test_settings = settings.with_mark(mark)
     slos = test_settings.slos(marked_slos)
-    check_slos_apply(slos, test_settings.axis("modes"), test_settings.axis("waits"), test_settings.axis("batches"))
+    check_slos_apply(
+        slos,
+        test_settings.axis("modes"),
+        test_settings.axis("waits"),
+        () if test_settings.search else test_settings.axis("batches"),
+        test_settings.arrival,
+    )
     if test_settings.search and test_settings.full_grid:
         raise MarkError("a search measures no grid: leave out --openenv-full-grid, or the search")
     curves = [(mode, wait) for mode in test_settings.modes for wait in test_settings.waits]

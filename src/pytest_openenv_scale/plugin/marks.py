@@ -100,6 +100,7 @@ class SloArguments(TypedDict, total=False):
     rps: Number | None
     batch_per_core: Number | None
     hosts: int | str | None
+    open: int | str | None
     every_cell: bool | None
     wait: Number | None
     mode: str | None

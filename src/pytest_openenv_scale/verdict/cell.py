@@ -236,7 +236,7 @@ def _passes_whichever_way(case: _CellEvidence, limits: Sequence[Limit]) -> bool:
             allowed, most = _allowed_seconds(limit, summary), _latency_bounds(summary, limit)[1]
             if allowed is None or most is None or not _within(most, allowed):
                 return False
-        if limit.kind.family == "hosts":
+        if limit.kind.needs_batch:
             return False
     return True
 
@@ -248,6 +248,21 @@ def _samples(summary: CellSummary, limit: Limit) -> int:
 
 def _allowed_seconds(limit: Limit, summary: CellSummary) -> float | None:
     return limit.allowed_seconds(summary.cell.steps, summary.cell.wait)
+
+
+def _judge_open(case: _CellEvidence, limit: Limit) -> None:
+    """Judge how many sessions were open all the time; whatever holds up the client makes that fewer, never more."""
+    summary = case.summary
+    if summary.batch < limit.allowed:
+        return
+    least = limit.kind.measure(summary)
+    if least is None:
+        case.doubts.append(case.reason("unmeasurable", "not_steady", limit=limit))
+    elif least < limit.allowed:
+        if late := summary.seen_late:
+            case.doubts.append(case.reason("client", late.kind, words=late.message))
+        elif not case.client_troubled:
+            case.breach(limit, least)
 
 
 def _judge_hosts(case: _CellEvidence, limit: Limit) -> None:
@@ -267,6 +282,7 @@ _JUDGES: Mapping[str, Callable[[_CellEvidence, Limit], None]] = {
     "share": _judge_success,
     "latency": _judge_latency,
     "hosts": _judge_hosts,
+    "open": _judge_open,
 }
 """How each family of limits is judged on a repetition of a cell; a limit of a new one has to come in here."""
 

@@ -296,7 +296,7 @@ def _judge_limits(case: _CurveEvidence) -> list[LimitVerdict]:
     verdicts += [_JUDGES[limit.name](case, limit) for limit in of_curve if limit not in capacities]
     largest = case.cells[-1].batch
     for limit in case.slo.explicit_limits:
-        if limit.kind.family == "hosts" and largest < limit.allowed:
+        if limit.kind.needs_batch and largest < limit.allowed:
             verdicts.append(LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "small_batches", {"largest": largest}))
     return verdicts
 

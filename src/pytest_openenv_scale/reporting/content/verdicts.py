@@ -9,6 +9,7 @@ from pytest_openenv_scale.config.limits import LIMITS, Limit
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import UnhealthyHost
 from pytest_openenv_scale.core.formatting import format_value
+from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Breach, CurveVerdict, LimitVerdict, Outcome, Reason
 from pytest_openenv_scale.verdict.sweep import CurveView
@@ -174,7 +175,7 @@ def _rate(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
     return f"{limit.text}, {got}"
 
 
-def _hosts(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
+def _too_few_sessions(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
     largest = judged.figures["largest"]
     return f"{limit.text} needs a batch of at least {limit.allowed:.0f}, the largest measured is {largest}"
 
@@ -182,7 +183,8 @@ def _hosts(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
 _OF_LIMIT: Mapping[str, Callable[[CurveView, LimitVerdict, Limit], str]] = {
     "capacity": _capacity,
     "rate": _rate,
-    "hosts": _hosts,
+    "hosts": _too_few_sessions,
+    "open": _too_few_sessions,
 }
 """What became of a limit that speaks of the curve, by its family."""
 
@@ -376,10 +378,18 @@ def _hosts_breach(view: CurveView, breach: Breach, summary: CellSummary, where: 
     return f"hosts {breach.observed:.0f} < {breach.allowed:.0f} at {where} (seen: {serving}){_idle_hosts(summary)}"
 
 
+def _open_breach(view: CurveView, breach: Breach, summary: CellSummary, where: str) -> str:
+    judged = [window for window in summary.windows if window.judged and window.open_least is not None]
+    fewest = min(judged, key=lambda window: window.open_least or 0, default=None)
+    when = "" if fewest is None else f", from {format_number(fewest.start_s)} s to {format_number(fewest.end_s)} s"
+    return f"open {breach.observed:,.0f} < {breach.allowed:,.0f} at {where}{when}"
+
+
 _OF_BREACH: Mapping[str, Callable[[CurveView, Breach, CellSummary, str], str]] = {
     "share": _success_breach,
     "latency": _latency_breach,
     "hosts": _hosts_breach,
+    "open": _open_breach,
 }
 """A broken limit of a cell in words, by its family."""
 
@@ -467,7 +477,7 @@ def _hold(reason: Reason, where: str) -> str:
 
 def _unmeasurable(reason: Reason, where: str) -> str:
     limit = reason.limit
-    lack = "the curve has no wait"
+    lack = "no steady state was measured" if reason.cause == "not_steady" else "the curve has no wait"
     if reason.cause == "no_phase" and limit is not None:
         lack = f"no {limit.kind.phase} time was measured"
     return f"{limit} cannot be judged at {where}: {lack}"
