@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
+from pytest_openenv_scale.metrics.concurrency import peak_concurrency
 from pytest_openenv_scale.metrics.errors import LostWorker
-from pytest_openenv_scale.metrics.percentiles import peak_concurrency, phase_stats
+from pytest_openenv_scale.metrics.percentiles import phase_stats
 from pytest_openenv_scale.metrics.summary import COLUMNS, CellSummary, summarise
 from pytest_openenv_scale.results.cell import ClientFinding, ServerSamples
 from pytest_openenv_scale.results.outcome import ErrorCount

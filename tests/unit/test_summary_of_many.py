@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.analysis.run import load_run
-from pytest_openenv_scale.metrics import errors, percentiles
+from pytest_openenv_scale.metrics import concurrency, errors, percentiles
 from pytest_openenv_scale.metrics.summary import COLUMNS, summarise, summarise_rows
 from pytest_openenv_scale.results.parts import BATCH_ROWS, PartError, read_part, write_part
 from pytest_openenv_scale.results.run_directory import RunDirectory
@@ -56,7 +56,7 @@ def hold_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let every column count as too large, so that tests of a few rows take the path of millions."""
     for module, name, most in (
         (percentiles.column_stats, "max_held", 5),
-        (percentiles.peak_concurrency, "max_sorted", 6),
+        (concurrency.peak_concurrency, "max_sorted", 6),
         (errors.count_distinct, "max_held", 4),
     ):
         monkeypatch.setitem(module.__kwdefaults__, name, most)
@@ -118,7 +118,7 @@ def test_the_peak_is_the_same_however_time_is_cut(sessions, max_sorted, size):
             kind = pa.float64()
             yield pa.table({"reset_done_s": pa.array(ups, kind), "closed_s": pa.array(downs, kind)})
 
-    peak = percentiles.peak_concurrency(spans, max_sorted=max_sorted)
+    peak = concurrency.peak_concurrency(spans, max_sorted=max_sorted)
     assert peak == max(map(open_at, range(22)), default=0)
 
 

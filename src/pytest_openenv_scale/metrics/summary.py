@@ -20,6 +20,7 @@ from pytest_openenv_scale.core.parsing import parse_arrival
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.results.cell import AnsweredErrors, CellMeta, ClientFinding, ServerSamples
 
+from .concurrency import peak_concurrency
 from .errors import (
     ErrorCount,
     JudgedRows,
@@ -31,7 +32,7 @@ from .errors import (
     count_rows,
     count_unjudged,
 )
-from .percentiles import PhaseStats, column_stats, concatenate, peak_concurrency, quantile_bounds
+from .percentiles import PhaseStats, column_stats, concatenate, quantile_bounds
 from .windows import Window
 
 __all__ = ["COLUMNS", "PHASES", "CellSummary", "split_attempts", "summarise", "summarise_rows"]
