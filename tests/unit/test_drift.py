@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_openenv_scale.checks.resources import LEAST_POINTS, drift
+from pytest_openenv_scale.metrics.drift import LEAST_POINTS, drift
 
 POINTS = 19
 """What is left of 24 windows after the warm-up."""

@@ -1,16 +1,14 @@
-"""What a server uses as sessions come and go, and whether a series of figures goes up."""
+"""What a server uses as sessions come and go."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
+from pytest_openenv_scale.metrics.drift import drift
 
 LEAK_BYTES, LEAK_LEAST_BYTES = 20_000, 8_000_000
 """Memory leaks where it grows by both: the first, in bytes per session, and the second, in bytes over all sessions.
@@ -127,99 +125,3 @@ async def sample_when_released(
 
 def _read_resource(sample: ServerSample, name: str) -> int | None:
     return {"memory": sample.rss_bytes, "threads": sample.threads, "descriptors": sample.descriptors}[name]
-
-
-LEAST_POINTS = 8
-"""Fewer points than this say nothing about a slope."""
-
-_LEVEL_POINTS = 3
-"""A level next to a step has this many points at least: a single outlier at an end would look like a step."""
-
-_CLEAR_STEP_SHARE = 0.8
-"""A step fits clearly better than a line where the scatter around it is below this share of that around the line."""
-
-_Z = 2.576
-"""Standard deviations on either side that hold 99 % of a normal distribution."""
-
-
-@dataclass(frozen=True, slots=True)
-class Drift:
-    """How a series goes up, each slope per unit of its x.
-
-    `slope` is the median of all slopes between two points (Theil–Sen), `low` and `high` the ends of its interval at
-    99 %. `start` is the median of the first third. `steady` tells that a line fits the series better than one step
-    does, `stepped` that the step fits clearly better: a neighbour that begins to work and a growth that ends soon are
-    no drift.
-    """
-
-    start: float
-    slope: float
-    low: float
-    high: float
-    steady: bool
-    stepped: bool
-
-    def rises(self, length: float, *, ratio: float, least: float) -> bool:
-        """Whether the series surely rises over `length` units of x by this share of its start and by `least`."""
-        return self.steady and self.low * length >= max(least, ratio * self.start)
-
-    def may_rise(self, length: float, *, ratio: float, least: float) -> bool:
-        """Whether it surely rises, by so much if its slope is taken as it is, and not clearly in one step."""
-        return not self.stepped and self.low > 0 and self.slope * length >= max(least, ratio * self.start)
-
-    def jumps(self, length: float, *, ratio: float, least: float) -> bool:
-        """Whether it goes up by so much, but clearly in one step rather than on and on."""
-        return self.stepped and self.slope * length >= max(least, ratio * self.start)
-
-
-def drift(x: Sequence[float], y: Sequence[float | None]) -> Drift | None:
-    """Return how `y` goes up with a rising `x`, points without a value left out; None where too few are left.
-
-    The interval is that of Sen (1968, "Estimates of the regression coefficient based on Kendall's tau", JASA 63):
-    the slopes whose ranks lie z·sqrt(n(n-1)(2n+5)/18) apart, less where values are equal.
-    """
-    points = [(at, value) for at, value in zip(x, y, strict=True) if value is not None]
-    count = len(points)
-    if count < LEAST_POINTS or points[0][0] == points[-1][0]:
-        return None
-    slopes = sorted(
-        (later[1] - earlier[1]) / (later[0] - earlier[0])
-        for number, earlier in enumerate(points)
-        for later in points[number + 1 :]
-        if later[0] > earlier[0]
-    )
-    values = [value for _, value in points]
-    rank_distance = _Z * math.sqrt(_variance(values))
-    last = len(slopes) - 1
-    lower = max(0, math.floor((len(slopes) - rank_distance) / 2) - 1)
-    upper = min(last, math.ceil((len(slopes) + rank_distance) / 2))
-    slope = median(slopes)
-    around_line, around_step = _scatter([value - slope * at for at, value in points]), _scatter_around_step(values)
-    return Drift(
-        start=median(values[: count // 3]),
-        slope=slope,
-        low=slopes[lower],
-        high=slopes[upper],
-        steady=around_line < around_step,
-        stepped=around_step < _CLEAR_STEP_SHARE * around_line,
-    )
-
-
-def _scatter(values: Sequence[float]) -> float:
-    """Return the sum of distances from the median: squared ones would leave all to the one point that stands out."""
-    middle = median(values)
-    return math.fsum(abs(value - middle) for value in values)
-
-
-def _scatter_around_step(values: Sequence[float]) -> float:
-    """Return the least scatter around two levels, wherever the step between them is."""
-    cuts = range(_LEVEL_POINTS, len(values) - _LEVEL_POINTS + 1)
-    return min(_scatter(values[:cut]) + _scatter(values[cut:]) for cut in cuts)
-
-
-def _variance(values: list[float]) -> float:
-    """Return the variance of Kendall's S, corrected for equal values."""
-    count = len(values)
-    ties = [values.count(value) for value in set(values)]
-    equal = sum(tie * (tie - 1) * (2 * tie + 5) for tie in ties)
-    return (count * (count - 1) * (2 * count + 5) - equal) / 18

@@ -8,32 +8,27 @@ from itertools import accumulate
 from statistics import fmean
 from typing import Any
 
-from pytest_openenv_scale.checks.resources import Drift, drift
 from pytest_openenv_scale.checks.subject import Figures, Subject
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.load.client_health import MAX_BUSY_SHARE
+from pytest_openenv_scale.metrics.drift import (
+    COUNT_LEAST,
+    COUNT_RATIO,
+    ERROR_RATIO,
+    FEWEST_ERRORS,
+    LATENCY_LEAST_S,
+    LATENCY_RATIO,
+    MEMORY_LEAST_BYTES,
+    MEMORY_RATIO,
+    PER_STEP_BYTES,
+    PER_STEP_LEAST_BYTES,
+    WARM_UP_SHARE,
+    Drift,
+    drift,
+)
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
 from .soak import Soak, Window, soak
-
-WARM_UP_SHARE = 0.2
-"""The share of a soak that is left out of every slope: caches, pools and allocators fill up in it."""
-
-LATENCY_RATIO, LATENCY_LEAST_S = 0.5, 0.005
-"""A median latency that rises over the soak by this share of itself and by this many seconds is a drift."""
-
-MEMORY_RATIO, MEMORY_LEAST_BYTES = 0.1, 16 * 1024**2
-"""Memory that grows over the soak by this share of itself and by this many bytes is a drift."""
-
-PER_STEP_BYTES, PER_STEP_LEAST_BYTES = 1000.0, 4 * 1024**2
-"""So is growth by this many bytes per step and this many in all: less cannot be told from what allocators do."""
-
-COUNT_RATIO, COUNT_LEAST = 0.2, 20
-"""Threads or descriptors that grow over the soak by this share of themselves and by this many are a drift."""
-
-ERROR_RATIO, FEWEST_ERRORS = 0.01, 5
-"""Errors come with time where their share of the steps exceeds that in the warm-up by this much, and they are this
-many."""
 
 OTHERS_CORES = 0.5
 """From so many more cores used by others on this machine at the end than at the start, latency may be due to them."""
