@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .percentiles import bins, concatenate, hold_pieces, value_counts
+from .percentiles import bins, concatenate, count_below, hold_pieces, runs_within, value_counts
 
 MAX_MOMENTS_SORTED = 2**21
 """Most moments sorted at once; where there are more, time is cut into slices."""
@@ -38,16 +38,20 @@ def _moments(spans: Spans) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
 
 def _peak(pairs: Sequence[tuple[pa.ChunkedArray, pa.ChunkedArray]]) -> int:
     """Return how far the number of open sessions rises above what it was before these moments; at least 0."""
-    closing_count = sum(len(closings) for _, closings in pairs)
-    moments = concatenate([*(closings for _, closings in pairs), *(openings for openings, _ in pairs)])
-    if len(moments) == closing_count:
-        return 0
-    # The sort is stable: at one instant closes come before openings.
-    order = pc.sort_indices(moments)
-    changes = pc.if_else(
-        pc.less(order, pa.scalar(closing_count, pa.uint64())), pa.scalar(-1, pa.int32()), pa.scalar(1, pa.int32())
-    )
-    return max(0, int(pc.max(pc.cumulative_sum(changes)).as_py()))
+    return max(0, pc.max(pc.cumulative_sum(_changes(pairs, closings_first=True))).as_py() or 0)
+
+
+def _changes(pairs: Sequence[tuple[pa.ChunkedArray, pa.ChunkedArray]], *, closings_first: bool) -> pa.Array:
+    """Return by how much the number of open sessions changes with each moment, in the order of time.
+
+    At one instant either all closings come first, so that no session counts beside the next one, or all openings do, so
+    that none is missed between two.
+    """
+    opened, closed = concatenate([pair[0] for pair in pairs]), concatenate([pair[1] for pair in pairs])
+    first, then, change = (closed, opened, -1) if closings_first else (opened, closed, 1)
+    order = pc.sort_indices(pa.concat_arrays([first, then]))  # It is stable.
+    is_first = pc.less(order, pa.scalar(len(first), pa.uint64()))
+    return pc.if_else(is_first, pa.scalar(change, pa.int32()), pa.scalar(-change, pa.int32()))
 
 
 def _peak_by_slices(spans: Spans, max_sorted: int) -> int:
@@ -99,3 +103,31 @@ def _slices(openings: Counter[int], closings: Counter[int], max_sorted: int) -> 
 
 def _moments_in_bins(moments: pa.ChunkedArray, numbers: pa.ChunkedArray, first: int, last: int) -> pa.ChunkedArray:
     return moments.filter(pc.and_(pc.greater_equal(numbers, first), pc.less_equal(numbers, last)))
+
+
+def least_concurrency(spans: Spans, edges: Sequence[float], *, max_sorted: int = MAX_MOMENTS_SORTED) -> list[int]:
+    """Return the fewest sessions that are open at one instant between two edges and at them, for each two in turn.
+
+    Edges ascend. As many intervals are sorted together as have few moments.
+    """
+    changes, moments = Counter[int](), Counter[int]()
+    for pair in _moments(spans):
+        for values, change in zip(pair, (1, -1), strict=True):
+            for place, count in value_counts(count_below(values, edges)).items():
+                changes[place] += change * count
+                moments[place] += count
+    open_now, least = changes[0], list[int]()
+    for run in runs_within([moments[place] for place in range(1, len(edges))], max_sorted):
+        after, until = edges[run.start], edges[run.stop]
+        pairs = [(_between(opened, after, until), _between(closed, after, until)) for opened, closed in _moments(spans)]
+        in_order, at = _changes(pairs, closings_first=False), 0
+        for place in range(run.start + 1, run.stop + 1):
+            levels = pc.cumulative_sum(in_order.slice(at, moments[place]))
+            least.append(open_now + min(0, pc.min(levels).as_py() or 0))
+            open_now += changes[place]
+            at += moments[place]
+    return least
+
+
+def _between(moments: pa.ChunkedArray, after: float, until: float) -> pa.ChunkedArray:
+    return moments.filter(pc.and_(pc.greater(moments, after), pc.less_equal(moments, until)))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -198,3 +199,28 @@ def value_counts(values: pa.ChunkedArray) -> Mapping[Any, int]:
     """Return how often each value stands in a column."""
     counted = pc.value_counts(values)
     return dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True))
+
+
+def count_below(values: pa.ChunkedArray, edges: Sequence[float], *, or_at: bool = False) -> pa.ChunkedArray:
+    """Return how many of the ascending edges are below each value, or at it; cheap where values lie between few."""
+    extremes = pc.min_max(values).as_py()
+    if extremes["min"] is None:
+        return pc.cast(values, pa.int32())
+    compare, below = (pc.greater_equal, bisect_right) if or_at else (pc.greater, bisect_left)
+    first, last = below(edges, extremes["min"]), below(edges, extremes["max"])
+    counts = pc.if_else(pc.is_valid(values), pa.scalar(first, pa.int32()), pa.scalar(None, pa.int32()))
+    for edge in edges[first:last]:
+        counts = pc.add(counts, pc.cast(compare(values, edge), pa.int32()))
+    return counts
+
+
+def runs_within(sizes: Sequence[int], most: int) -> Iterator[range]:
+    """Yield runs of indices in their order whose sizes add up to at most `most`; one alone may be larger."""
+    first = total = 0
+    for index, size in enumerate(sizes):
+        if index > first and total + size > most:
+            yield range(first, index)
+            first, total = index, 0
+        total += size
+    if sizes:
+        yield range(first, len(sizes))

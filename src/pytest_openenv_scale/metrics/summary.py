@@ -33,7 +33,7 @@ from .errors import (
     count_unjudged,
 )
 from .percentiles import PhaseStats, column_stats, concatenate, quantile_bounds
-from .windows import Window
+from .windows import Window, windows_of
 
 __all__ = ["COLUMNS", "PHASES", "CellSummary", "split_attempts", "summarise", "summarise_rows"]
 
@@ -67,8 +67,9 @@ class CellSummary(Jsonable):
     Sessions that were `not_started`, as enough others had failed, and those that are `unjudged` (they began in a ramp,
     or ran on when time was up) are in no other figure but `peak_concurrency`.
     `asked` = successful + failed + client_limited. Sessions the client could not start (`client_limited`)
-    leave the denominator of `success_rate`. `requests_per_second` is successful ÷ wall,
-    `effective_concurrency` Σ waited of successes ÷ wall, `peak_concurrency` the most sessions at one instant
+    leave the denominator of `success_rate`. `requests_per_second` is successful ÷ wall, without a ramp,
+    `effective_concurrency` Σ waited of successes ÷ the same; in a steady state both are of all sessions that ended well
+    in its judged time, whenever they began. `peak_concurrency` is the most sessions at one instant
     whose reset was answered (None where rows do not tell when). `step` counts every single step; the other
     phases count sessions.
     `hosts` (distinct) and `host_counts` are over successful sessions; so are `pids` and `sessions`.
@@ -77,7 +78,8 @@ class CellSummary(Jsonable):
     often the repetition was measured; the last time counts. `ended_pids`, `listens_again` and
     `log_lines` are those of `CellMeta`.
     `doubtful` is None where the client was not at fault, or may have been at fault with all sessions.
-    `open_least` is the least number of sessions open at once in a judged window of a steady state, `windows` are all.
+    `open_least` is the least number of sessions open at once in the judged time of a steady state, `windows` are what
+    happened in it and around it.
     """
 
     run_id: str
@@ -180,6 +182,7 @@ _OVERHEAD_COLUMNS = ("total_latency", "steps_done", "wait_requested")
 
 COLUMNS = (
     "wait_requested",
+    "start_s",
     "reset_done_s",
     "closed_s",
     "queue_latency",
@@ -187,6 +190,7 @@ COLUMNS = (
     "reset_latency",
     "hold_latency",
     "step_latencies",
+    "step_pauses",
     "total_latency",
     "waited_seconds",
     "steps_done",
@@ -217,8 +221,9 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
     peak = peak_concurrency(lambda: all_rows.batches("reset_done_s", "closed_s"))
     asked = max(_least_sessions(meta) - not_started - unjudged, counts.good + counts.bad)
     judged = counts.good + failed
-    waited = _sum_column(rows, "waited_seconds")
-    wall = meta.wall_s
+    requests_per_second, effective_concurrency = _rates(all_rows, meta)
+    windows, steady = windows_of(all_rows, meta), parse_arrival(meta.cell.arrival).kind == "steady"
+    least = [window.open_least for window in windows if window.judged and window.open_least is not None]
     return CellSummary(
         run_id=meta.run_id,
         sweep_id=meta.sweep_id,
@@ -229,11 +234,11 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         failed=failed,
         client_limited=asked - judged,
         success_rate=counts.good / judged if judged else None,
-        wall_s=wall,
+        wall_s=meta.wall_s,
         started_at=meta.started_at,
         phases=_phases(rows),
-        requests_per_second=counts.good / wall if wall > 0 else None,
-        effective_concurrency=waited / wall if waited is not None and wall > 0 else None,
+        requests_per_second=requests_per_second,
+        effective_concurrency=effective_concurrency,
         peak_concurrency=peak if peak or not counts.good else None,
         pids=counts.pids or None,
         sessions=count_distinct(
@@ -265,6 +270,8 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         doubtful=_doubtful_sessions(rows, counts, meta),
         not_started=not_started,
         unjudged=unjudged,
+        open_least=min(least, default=None) if steady else None,
+        windows=windows,
     )
 
 
@@ -374,7 +381,32 @@ def _successful_values(batch: pa.Table, column: str) -> pa.ChunkedArray:
     return pc.drop_null(batch[column].filter(batch["success"]))
 
 
-def _sum_column(rows: RepetitionRows, column: str) -> float | None:
-    """Return the sum of a column over successful rows; None where there is nothing to add up."""
-    values = concatenate([_successful_values(batch, column) for batch in rows.batches("success", column)])
-    return pc.sum(values).as_py()
+def _rates(rows: RepetitionRows, meta: CellMeta) -> tuple[float | None, float | None]:
+    """Return sessions that ended well, and seconds they waited, each per second; None where there is nothing to add."""
+    arrival = parse_arrival(meta.cell.arrival)
+    counted, seconds = JudgedRows(rows), meta.wall_s - arrival.ramp
+    if arrival.kind == "steady" and arrival.seconds is not None:
+        counted, seconds = _EndedRows(rows, arrival.ramp, arrival.seconds), arrival.seconds - arrival.ramp
+    successful, waited = 0, list[pa.ChunkedArray]()
+    for batch in counted.batches("success", "waited_seconds"):
+        successful += pc.sum(batch["success"]).as_py() or 0
+        waited.append(_successful_values(batch, "waited_seconds"))
+    if seconds <= 0:
+        return None, None
+    total = pc.sum(concatenate(waited)).as_py()
+    return successful / seconds, None if total is None else total / seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _EndedRows:
+    """The rows of sessions that ended from one moment until another, in seconds from the start of the cell."""
+
+    rows: RepetitionRows
+    start_s: float
+    end_s: float
+
+    def batches(self, *columns: str) -> Iterator[pa.Table]:
+        for batch in self.rows.batches(*dict.fromkeys((*columns, "closed_s"))):
+            ended = batch["closed_s"]
+            inside = pc.and_(pc.greater_equal(ended, self.start_s), pc.less(ended, self.end_s))
+            yield batch.filter(inside).select(list(columns))

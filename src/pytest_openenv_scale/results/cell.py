@@ -137,7 +137,8 @@ class CellMeta(Jsonable):
     `log_lines` is how many lines of `log_tail` are of this cell, None where that is unknown.
     `notes` say what was unusual without keeping the cell from being judged.
     `attempt` counts from 1 how often the repetition was measured, as the client was at fault the times before.
-    `samples` are of the server while a steady state lasted, at most `MAX_SAMPLES` and evenly apart.
+    `samples` are of the server while a steady state lasted, at most `MAX_SAMPLES` and evenly apart; their `at_s` is in
+    seconds from the start of the cell.
     """
 
     run_id: str
