@@ -26,6 +26,7 @@ from pytest_openenv_scale.core.endpoint import (
 )
 from pytest_openenv_scale.metrics.errors import LostWorker
 from pytest_openenv_scale.metrics.summary import CellSummary, split_attempts
+from pytest_openenv_scale.metrics.windows import Window
 from pytest_openenv_scale.reporting.content import refusals as refusals_in_words
 from pytest_openenv_scale.reporting.content import verdicts as verdicts_in_words
 from pytest_openenv_scale.reporting.content.refusals import refusal_sentence, refusal_words
@@ -94,6 +95,14 @@ UNKNOWN_TOOL = WarmUp(
     made_action=True,
     sample=Sample('{"tool_name": "hello"}', '{"observation": {"error": "unknown tool: \'hello\'"}}'),
 )
+SECONDS = [float(second) for second in range(20)]
+STEADY = a_summary(
+    64,
+    cell=a_cell(64, arrival="steady=20"),
+    open_least=58,
+    windows=tuple(Window(at, at + 1.0, judged=True, open_least=58 if at == 7.0 else 63) for at in SECONDS),
+)
+
 HEADLINES: list[CurveView] = [
     # max_batch
     viewed(a_summary(128), a_summary(256, failed=56), max_batch=128),
@@ -148,6 +157,7 @@ HEADLINES: list[CurveView] = [
     viewed(batches=(8,), warm_up=replace(UNKNOWN_TOOL, made_action=False, guessed_action=True)),
     # rps, of answers that were seen late
     viewed(a_summary(8, requests_per_second=80.0, findings=SEEN_LATE), rps=100),
+    viewed(a_summary(1, cell=a_cell(1, arrival="steady=60"), open_least=1), open=2),
 ]
 
 
@@ -186,6 +196,8 @@ BREACHES: list[CurveView] = [
     viewed(a_summary(4, host_counts={A: 4}, proxy=facts({A: 4, B: 0}, troubles=(IDLE,))), hosts=2),
     viewed(a_summary(4, host_counts={A: 4}, proxy=facts({A: 4, B: 0})), hosts=2),
     viewed(a_summary(4, host_counts={}, hosts=None, proxy=facts({A: 4, B: 0})), hosts=2),
+    viewed(STEADY, open=60),
+    viewed(replace(STEADY, windows=()), open=60),
     viewed(ended("exited with code 1"), success=0.9),
     viewed(ended("the Space stopped with an error (stage RUNTIME_ERROR): OOM"), success=0.9),
 ]
@@ -227,6 +239,10 @@ ODD = WarmUp(
     longest_step_s=0.002,
 )
 NO_WAIT = without_phase(a_summary(4, cell=a_cell(4, wait=None)), "overhead")
+
+DRIFTING = replace(
+    STEADY, windows=tuple(Window(at, at + 1.0, judged=True, rss_bytes=10**8 + int(at) * 2 * 10**6) for at in SECONDS)
+)
 
 REASONS: list[tuple[CurveView, str]] = [
     (viewed(a_summary(64, findings=BUSY), success=0.9), "client"),
@@ -281,6 +297,8 @@ REASONS: list[tuple[CurveView, str]] = [
     (viewed(slow(findings=SEEN_LATE, client={"session_lag_max_s": 0.2}), total_p99="2.5s"), "late"),
     (viewed(slow(24, findings=SEEN_LATE), latency_factor=1), "late"),
     (viewed(a_summary(312, cell=a_cell(1000), failed=60, not_started=688), success=0.9), "stopped_early"),
+    (viewed(DRIFTING, open=50), "drift"),
+    (viewed(a_summary(64), open=50), "unmeasurable"),
 ]
 
 

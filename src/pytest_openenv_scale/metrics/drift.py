@@ -8,23 +8,24 @@ from dataclasses import dataclass
 from statistics import median
 
 WARM_UP_SHARE = 0.2
-"""The share of a soak that is left out of every slope: caches, pools and allocators fill up in it."""
+"""The share of the time that is left out of every slope: caches, pools and allocators fill up in it."""
 
 LATENCY_RATIO, LATENCY_LEAST_S = 0.5, 0.005
-"""A median latency that rises over the soak by this share of itself and by this many seconds is a drift."""
+"""A median latency that rises over the time by this share of itself and by this many seconds is a drift."""
 
 MEMORY_RATIO, MEMORY_LEAST_BYTES = 0.1, 16 * 1024**2
-"""Memory that grows over the soak by this share of itself and by this many bytes is a drift."""
+"""Memory that grows over the time by this share of itself and by this many bytes is a drift."""
 
 PER_STEP_BYTES, PER_STEP_LEAST_BYTES = 1000.0, 4 * 1024**2
-"""So is growth by this many bytes per step and this many in all: less cannot be told from what allocators do."""
+"""So is, where no sessions come and go, growth by this many bytes per step and this many in all: less cannot be told
+from what allocators do."""
 
 COUNT_RATIO, COUNT_LEAST = 0.2, 20
-"""Threads or descriptors that grow over the soak by this share of themselves and by this many are a drift."""
+"""Threads or descriptors that grow over the time by this share of themselves and by this many are a drift."""
 
 ERROR_RATIO, FEWEST_ERRORS = 0.01, 5
 """Errors come with time where their share of the steps exceeds that in the warm-up by this much, and they are this
-many."""
+many; failures of sessions, where their share rises by this much over the time."""
 
 LEAST_POINTS = 8
 """Fewer points than this say nothing about a slope."""

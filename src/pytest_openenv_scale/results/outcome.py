@@ -145,6 +145,7 @@ class Reason(Jsonable):
     | hosts | unknown | `limit` cannot be judged, as the environment does not tell its host |
     | clock | | the wall clock was set by `figures["moved"]` seconds, so that `limit`, if any, cannot be judged |
     | clock | | `figures["unstamped"]` answers were timed by their reading, as no stamp could be believed |
+    | drift | latency, memory, threads, descriptors, failures | it rose: figures of `Drift`, `per_hour`, `length` in s |
     | pongs | ended, late | `figures["missed"]` pings had no answer in `figures["after"]` seconds |
     | answers | game, under_load | sessions got errors as answers, `words` the first; `figures` of `AnsweredErrors` |
     | server_died | | the server ended |

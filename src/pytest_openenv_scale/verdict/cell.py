@@ -7,7 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_openenv_scale.config.limits import Limit, Slo
+from pytest_openenv_scale.metrics.drift import (
+    COUNT_LEAST,
+    COUNT_RATIO,
+    ERROR_RATIO,
+    FEWEST_ERRORS,
+    LATENCY_LEAST_S,
+    LATENCY_RATIO,
+    MEMORY_LEAST_BYTES,
+    MEMORY_RATIO,
+    WARM_UP_SHARE,
+    drift,
+)
 from pytest_openenv_scale.metrics.summary import CellSummary, split_attempts
+from pytest_openenv_scale.metrics.windows import Window
 from pytest_openenv_scale.results.cell import TRANSIENT_FINDINGS
 from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Reason
 
@@ -126,6 +139,7 @@ def _judge_repetition(summary: CellSummary, slo: Slo, repetitions: int) -> _Cell
     case.remarks += (*_host_reasons(case), *_answer_reasons(case), *_pong_reasons(case))
     if not any(reason.kind == "clock" for reason in case.doubts):
         case.remarks += _clock_reasons(case)
+    case.remarks += _drift_reasons(case)
     return case
 
 
@@ -331,6 +345,37 @@ def _clock_reasons(case: _CellEvidence, limit: Limit | None = None) -> Iterator[
     figures = {"moved": case.summary.clock_moved_s, "unstamped": case.summary.client.get("impossible_arrivals") or 0}
     if any(figures.values()):
         yield case.reason("clock", limit=limit, figures=figures)
+
+
+def _drift_reasons(case: _CellEvidence) -> Iterator[Reason]:
+    """Yield what went up in the windows of a steady state, as the endurance check tells it; a cause of its own each.
+
+    A first part of the time is left out. Latencies tell nothing of the server where the client was in trouble.
+    """
+    windows = [window for window in case.summary.windows if window.judged]
+    if not windows or case.summary.open_least is None:
+        return
+    start, end = windows[0].start_s, windows[-1].end_s
+    warm = [window for window in windows if window.start_s >= start + WARM_UP_SHARE * (end - start)]
+    failures = sum(window.failed for window in warm)
+    for cause, values, ratio, least in (
+        ("latency", [window.step_p50_s for window in warm], LATENCY_RATIO, LATENCY_LEAST_S),
+        ("memory", [window.rss_bytes for window in warm], MEMORY_RATIO, MEMORY_LEAST_BYTES),
+        ("threads", [window.threads for window in warm], COUNT_RATIO, COUNT_LEAST),
+        ("descriptors", [window.descriptors for window in warm], COUNT_RATIO, COUNT_LEAST),
+        ("failures", [_failure_rate(window) for window in warm], 0.0, ERROR_RATIO),
+    ):
+        trend = drift([window.end_s for window in warm], values)
+        if trend is None or not trend.rises(end - start, ratio=ratio, least=least):
+            continue
+        if (cause == "latency" and case.client_troubled) or (cause == "failures" and failures < FEWEST_ERRORS):
+            continue
+        figures = {"start": trend.start, "slope": trend.slope, "low": trend.low, "high": trend.high}
+        yield case.reason("drift", cause, figures={**figures, "per_hour": 3600 * trend.slope, "length": end - start})
+
+
+def _failure_rate(window: Window) -> float | None:
+    return window.failed / window.begun if window.begun else None
 
 
 def _holds(limit: Limit, observed: float) -> bool:

@@ -570,6 +570,32 @@ _LEAST_STEAL = 0.01
 """The least share of steal that is worth a word."""
 
 
+def _drift(reason: Reason, where: str) -> str:
+    write, story = _DRIFTING[reason.cause]
+    start, slope, low, high, per_hour, length_s = (
+        float(reason.figures[name] or 0.0) for name in ("start", "slope", "low", "high", "per_hour", "length")
+    )
+    grown, least, most = (write(figure * length_s) for figure in (slope, low, high))
+    pace = f", {write(per_hour)} an hour at this pace" if reason.cause in _USED_UP else ""
+    return (
+        f"{story} at {where}: {write(start)} at first, {grown} more in {format_value('seconds', length_s)}"
+        f" (99 % interval {least} to {most}){pace}"
+    )
+
+
+_DRIFTING: Mapping[str, tuple[Callable[[float], str], str]] = {
+    "latency": (formatting.seconds, "steps take longer and longer (p50)"),
+    "memory": (lambda value: formatting.size(round(value)), "the server's memory grows"),
+    "threads": (formatting.number, "the server's threads grow in number"),
+    "descriptors": (formatting.number, "the server's open descriptors grow in number"),
+    "failures": (formatting.percent, "more and more sessions fail"),
+}
+"""How a figure that drifts is written, and what is said of it."""
+
+_USED_UP = frozenset({"memory", "threads", "descriptors"})
+"""What a server runs out of, so that its pace tells when."""
+
+
 def _stopped_early(reason: Reason, where: str) -> str:
     begun, batch, failed = (int(reason.figures[name] or 0) for name in ("begun", "batch", "failed"))
     sessions = f"{begun:,} of {formatting.count_of(batch, 'session')} {'was' if begun == 1 else 'were'} begun"
@@ -586,6 +612,7 @@ _OF_REASON: Mapping[str, Callable[[Reason, str], str]] = {
     "answers": _answers,
     "client": _client,
     "clock": _clock,
+    "drift": _drift,
     "hold": _hold,
     "hosts": _host_reason,
     "late": _late,
