@@ -7,10 +7,16 @@ from dataclasses import replace
 import pytest
 from cells import a_cell, a_failure, a_meta, a_row, a_table, an_slo, summary_of
 
+from pytest_openenv_scale.config.search import SearchPlan
+from pytest_openenv_scale.engine.source import Searching
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise, summarise_rows
+from pytest_openenv_scale.reporting.content.refusals import refusal_sentence
 from pytest_openenv_scale.results.cell import NOT_STARTED, ClientFinding, SessionRow
 from pytest_openenv_scale.results.parts import read_part, write_part
 from pytest_openenv_scale.verdict.cell import doubted_for_the_client, judge_cell
+from pytest_openenv_scale.verdict.refusals import name_refusals
+from pytest_openenv_scale.verdict.remedies import split_seen
+from pytest_openenv_scale.verdict.sweep import judge_curve
 
 STEADY = "steady=20,ramp=5"
 STALL = (ClientFinding("loop_lag", "a load process stood still for 412 ms"),)
@@ -30,8 +36,8 @@ def steady(*rows: SessionRow, slots: int = 2, **meta) -> CellSummary:
 def test_sessions_that_are_not_judged_are_in_no_figure_but_the_most_that_were_open():
     unjudged = a_row(step=9.0, pid=7, host_url="b:1", session_hash="x", waited_seconds=5.0, judged=False)
     lost = a_failure(pid=7, type="connection_reset", judged=False)
-    alone = steady(a_row(), slots=1)
-    among_others = steady(a_row(), unjudged, lost, lost, slots=1)
+    cell = a_cell(1, arrival="burst")
+    alone, among_others = summary_of([a_row()], cell), summary_of([a_row(), unjudged, lost, lost], cell)
     assert among_others.peak_concurrency == 2
     assert (among_others.unjudged, among_others.not_started) == (3, 0)
     assert replace(among_others, unjudged=0, peak_concurrency=1) == alone
@@ -100,3 +106,41 @@ def test_a_lost_load_process_leaves_a_whole_steady_state_in_doubt():
     assert steady(*rows, findings=LOST).doubtful is None
     numbered = [row._replace(request_id=number) for number, row in enumerate(rows)]
     assert summary_of(numbered, findings=LOST).doubtful is not None
+
+
+FULL = {"message": "Server at capacity: 8/8 sessions active"}
+
+
+def test_a_steady_state_on_a_full_server_is_refused_by_the_slots_that_were_open_at_once():
+    # 10 slots on 8 places: two of them are refused again and again.
+    opened = [a_row(step=9.0, pid=number % 2) for number in range(8)]
+    later = [row._replace(reset_done_s=10.0, closed_s=19.0) for row in opened]
+    summary = steady(*opened, *later, *[a_failure(**FULL)] * 40, slots=10, limits={"workers": 1, "max_envs": 8})
+    (refusal,) = name_refusals([summary])
+    assert (refusal.cause, refusal.count, refusal.batch) == ("capacity", 40, 10)
+    assert (refusal.figures["held"], refusal.figures["limit"], refusal.figures["needed"]) == (8, 8, 10)
+    assert "CAPACITY_REACHED at 8 sessions = 1 worker × 8" in refusal_sentence(refusal)
+
+
+def test_how_often_a_slot_was_refused_says_nothing_of_how_sessions_are_spread():
+    refused = steady(*[a_row()] * 16, *[a_failure(**FULL)] * 40, slots=24)
+    assert split_seen(refused, workers=2, limit=12, refused=40) is None
+
+
+def test_a_search_tries_as_many_slots_next_as_a_full_server_holds():
+    plan = SearchPlan(1, 64, 0.05, 3)
+    search = Searching(plan, an_slo(success=0.5))
+    summary = steady(*[a_row()] * 8, *[a_failure(**FULL)] * 40, slots=32, limits={"workers": 1, "max_envs": 8})
+    for passing in (1, 2, 4):
+        search.record([steady(a_row(), slots=passing)], server_exited=False)
+    search.record([summary], server_exited=False)
+    assert search.next_repetition() == (8, 1)
+
+
+def test_a_search_counts_the_sessions_that_were_begun():
+    plan = SearchPlan(1, 128, 0.05, 1)
+    curve = replace(a_cell(100, arrival="burst").curve, batches=(50, 100))
+    passing = summary_of([a_row(number) for number in range(50)], a_cell(50, arrival="burst"))
+    verdict = judge_curve(curve, [passing, stopped(25, 6, 100)], an_slo(success=0.95), search=plan)
+    assert verdict.search is not None
+    assert verdict.search.sessions == 81

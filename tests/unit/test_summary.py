@@ -186,14 +186,21 @@ def test_a_process_whose_sessions_were_all_cut_off_is_a_lost_worker():
     assert summary_of(rows).lost_workers == (LostWorker(2, "a", 2),)
 
 
+def test_sessions_of_a_process_that_had_ended_before_it_was_lost_leave_it_lost():
+    before = [a_row(number, pid=2, host_url="a", closed_s=0.02) for number in range(3)]
+    rows = [*before, cut_off(3, 2, closed_s=0.02), cut_off(4, 2, closed_s=0.03)]
+    assert summary_of(rows).lost_workers == (LostWorker(2, "a", 2),)
+
+
 @pytest.mark.parametrize(
     "rows",
     [
         [a_row(0, pid=2, host_url="a"), cut_off(1, 2), cut_off(2, 2)],
+        [a_row(0, pid=2, host_url="a", closed_s=None), cut_off(1, 2), cut_off(2, 2)],
         [cut_off(1, 2)],
         [cut_off(1, 2, error_code="1000"), cut_off(2, 2, error_code="1000")],
     ],
-    ids=["one session survived", "a single session", "closed with a close frame"],
+    ids=["one session survived", "nobody knows when it ended", "a single session", "closed with a close frame"],
 )
 def test_less_than_that_is_no_lost_worker(rows):
     assert summary_of(rows).lost_workers == ()

@@ -107,7 +107,8 @@ def _largest_served(summary: CellSummary, slo: Slo) -> int | None:
         if refusal.cause in ("capacity", "one_session"):
             limit, workers = refusal.figures.get("limit"), refusal.figures.get("workers")
             slots = int(limit) * int(workers) if limit and workers else summary.held
-            return served_with(slots, slo)
+            # In a steady state one slot that is refused tries again and again: how many fail is not in the batch.
+            return slots if summary.is_steady else served_with(slots, slo)
     return None
 
 

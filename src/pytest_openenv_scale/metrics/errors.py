@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ OTHERS = "others"
 
 @dataclass(frozen=True, slots=True)
 class LostWorker(Jsonable):
-    """A server process all of whose sessions (at least two) ended without a close handshake."""
+    """A server process of which all sessions that were left, two at least, ended without a close handshake."""
 
     pid: int
     host: str | None
@@ -57,7 +58,8 @@ def count_rows(rows: RepetitionRows) -> RowCounts:
     """Count the rows of one repetition of a cell."""
     failures = _ErrorCounts()
     workers = _WorkerCounts()
-    for batch in rows.batches("success", "error_phase", "error_type", "error_code", "error_message", "pid", "host_url"):
+    of_errors = ("error_phase", "error_type", "error_code", "error_message")
+    for batch in rows.batches("success", *of_errors, "pid", "host_url", "closed_s"):
         failures.add(batch)
         workers.add(batch)
     errors = failures.errors()
@@ -110,35 +112,52 @@ class _ErrorCounts:
         return tuple(sorted(counts, key=lambda error: -error.count))
 
 
+@dataclass(slots=True)
+class _Worker:
+    """How many sessions of a process were cut off, the first at `first_cut_s`, and when the last of the others ended.
+
+    Seconds from the start of the cell; infinity where nothing tells when others ended.
+    """
+
+    cut_off: int = 0
+    first_cut_s: float = math.inf
+    last_other_s: float = -math.inf
+
+
 class _WorkerCounts:
     """Sessions by the process that answered them; two containers may well number theirs alike."""
 
     def __init__(self) -> None:
         self.hosts: dict[bool, dict[str, int]] = {True: {}, False: {}}
         self._good = Counter[tuple[int, str | None]]()
-        self._sessions: dict[tuple[int, str | None], tuple[int, int]] = {}
+        self._workers: dict[tuple[int, str | None], _Worker] = {}
 
     def add(self, batch: pa.Table) -> None:
         reset = pc.equal(batch["error_type"], "connection_reset")
         no_close_frame = pc.and_(pc.equal(batch["error_type"], "closed_early"), pc.equal(batch["error_code"], "1006"))
         cut_off = pc.or_(pc.fill_null(reset, False), pc.fill_null(no_close_frame, False))
+        ended = pc.fill_null(batch["closed_s"], math.inf)
         grouped = (
             _without_dictionaries(batch.select(["success", "pid", "host_url"]))
-            .append_column("cut", pc.cast(cut_off, pa.int64()))
-            .group_by(["success", "pid", "host_url"], use_threads=False)
-            .aggregate([("cut", "sum"), ([], "count_all")])
+            .append_column("cut", cut_off)
+            .append_column("ended", ended)
+            .group_by(["success", "pid", "host_url", "cut"], use_threads=False)
+            .aggregate([("ended", "min"), ("ended", "max"), ([], "count_all")])
         )
         for row in grouped.to_pylist():
-            self._add(row["success"], row["pid"], row["host_url"], row["cut_sum"], row["count_all"])
-
-    def _add(self, success: bool, pid: int | None, host: str | None, cut_off: int, sessions: int) -> None:
-        if host is not None:
-            self.hosts[success][host] = self.hosts[success].get(host, 0) + sessions
-        if pid is not None:
-            previous = self._sessions.get((pid, host), (0, 0))
-            self._sessions[pid, host] = previous[0] + cut_off, previous[1] + sessions
+            success, pid, host, sessions = row["success"], row["pid"], row["host_url"], row["count_all"]
+            if host is not None:
+                self.hosts[success][host] = self.hosts[success].get(host, 0) + sessions
+            if pid is None:
+                continue
             if success:
                 self._good[pid, host] += sessions
+            worker = self._workers.setdefault((pid, host), _Worker())
+            if row["cut"]:
+                worker.cut_off += sessions
+                worker.first_cut_s = min(worker.first_cut_s, row["ended_min"])
+            else:
+                worker.last_other_s = max(worker.last_other_s, row["ended_max"])
 
     @property
     def pids(self) -> int:
@@ -151,11 +170,11 @@ class _WorkerCounts:
         return max(self._good.values(), default=0)
 
     def lost(self) -> tuple[LostWorker, ...]:
-        """Return the processes all of whose known sessions were cut off without a close handshake."""
+        """Return the processes all of whose known sessions were cut off that had not ended before."""
         lost_workers = (
-            LostWorker(pid, host, sessions)
-            for (pid, host), (cut_off, sessions) in self._sessions.items()
-            if cut_off == sessions > 1
+            LostWorker(pid, host, worker.cut_off)
+            for (pid, host), worker in self._workers.items()
+            if worker.cut_off > 1 and worker.last_other_s <= worker.first_cut_s
         )
         return tuple(worker for worker, _ in zip(lost_workers, range(MAX_LISTED), strict=False))
 

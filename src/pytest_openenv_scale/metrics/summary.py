@@ -153,6 +153,11 @@ class CellSummary(Jsonable):
         return self.cell.batch
 
     @property
+    def is_steady(self) -> bool:
+        """Whether slots played session after session."""
+        return parse_arrival(self.cell.arrival).kind == "steady"
+
+    @property
     def begun(self) -> int:
         """How many sessions the client began, or tried to, whether judged or not."""
         return self.asked + self.unjudged

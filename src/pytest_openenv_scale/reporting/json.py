@@ -25,7 +25,7 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content.wording import run_problems
 from pytest_openenv_scale.results.comparison import Change, Comparison
 from pytest_openenv_scale.results.manifest import SweepRecord
-from pytest_openenv_scale.results.outcome import Breach, Reason, Refusal, SearchOutcome
+from pytest_openenv_scale.results.outcome import Breach, Reason, Refusal
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from .content import study_tables, verdicts, wording
@@ -128,7 +128,7 @@ def _curve_document(record: SweepRecord, view: CurveView) -> dict[str, Any]:
         "feasible_max": verdict.feasible_max,
         "infeasible_min": verdict.infeasible_min,
         "stop_reason": verdicts.stop_words(verdict),
-        "search": _search_document(verdict.search) if verdict.search else None,
+        "search": verdict.search.to_json() if verdict.search else None,
         "first_breach": _breach_document(view, verdict.first_breach) if verdict.first_breach else None,
         "refused": [_refusal_document(refusal) for refusal in verdict.refused],
         "reasons": encode(tuple(verdicts.reason_lines(view))),
@@ -136,10 +136,6 @@ def _curve_document(record: SweepRecord, view: CurveView) -> dict[str, Any]:
         "cells": [_cell_document(view, row) for row in batch_points(view)],
         "set_aside": [_repetition_document(summary, of_batch=True) for summary in view.set_aside],
     }
-
-
-def _search_document(search: SearchOutcome) -> dict[str, Any]:
-    return {**search.to_json(), "sessions": search.sessions}
 
 
 def _limit_document(limit: Limit) -> dict[str, Any]:

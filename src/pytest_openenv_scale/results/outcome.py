@@ -294,9 +294,10 @@ class Probe(Jsonable):
 class SearchOutcome(Jsonable):
     """What a search asked for, in order, and what it came to besides the numbers of its curve.
 
-    `shape` is cliff where passing ends at once and slope where some batch at the edge passed in a part of its
-    repetitions. `exceptions` are batches below max batch that failed once, or above the smallest failing one that
-    passed: the curve is not monotonic there. `drift` says that what the server holds fell or rose meanwhile.
+    `sessions` is how many were begun, or slots of steady states. `shape` is cliff where passing ends at once and slope
+    where some batch at the edge passed in a part of its repetitions. `exceptions` are batches below max batch that
+    failed once, or above the smallest failing one that passed: the curve is not monotonic there. `drift` says that what
+    the server holds fell or rose meanwhile.
     `grown_bytes` is by how much its memory grew per session though no more were open than before; None where it did
     not.
     """
@@ -304,15 +305,11 @@ class SearchOutcome(Jsonable):
     plan: SearchPlan
     stop_reason: StopReason
     probes: tuple[Probe, ...]
+    sessions: int
     shape: Literal["cliff", "slope"] | None = None
     exceptions: tuple[int, ...] = ()
     drift: Literal["fell", "rose"] | None = None
     grown_bytes: float | None = None
-
-    @property
-    def sessions(self) -> int:
-        """How many sessions it asked for."""
-        return sum(probe.batch for probe in self.probes)
 
     def tally(self, batch: int) -> tuple[int, int]:
         """Return how many repetitions of a batch passed, and how many there were that could be judged."""

@@ -47,8 +47,10 @@ def split_seen(
     """Return how the sessions of a cell were spread over `workers`; None where they do not tell.
 
     Those that `limit` per worker refused had met a full worker: where not all were full, at most they and a full
-    worker's sessions were meant for one.
+    worker's sessions were meant for one. In a steady state the same slot may have been refused many times.
     """
+    if refused and summary.is_steady:
+        return None
     total = summary.held + refused if refused else summary.successful
     if workers is None or workers < 2 or total < _LEAST_SEEN * workers:
         return None

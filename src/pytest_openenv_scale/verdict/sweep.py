@@ -116,7 +116,8 @@ def _search_outcome(
     bracket = Bracket.of(probes, plan.repetitions)
     drift = drift_of(probes, plan.precision) if plan.needed is None else None
     resident = [(summary.batch, first.rss_bytes) for summary in ordered if (first := summary.server.first)]
-    return SearchOutcome(plan, stop, probes, bracket.shape, bracket.exceptions, drift, grown_bytes(resident))
+    sessions = sum(summary.batch - summary.not_started for summary in ordered)
+    return SearchOutcome(plan, stop, probes, sessions, bracket.shape, bracket.exceptions, drift, grown_bytes(resident))
 
 
 def _needed_sessions(slo: Slo) -> int | None:
