@@ -34,13 +34,13 @@ def test_first_last_and_the_largest_of_each_figure_are_kept():
 
 def test_a_server_nobody_can_look_at_has_no_samples():
     watch = watched(None, None)
-    assert watch.kept == ()
+    assert watch.since(0.0) == ()
     assert watch.summary.peak is None
 
 
 @pytest.mark.parametrize("count", [1, MAX_SAMPLES, MAX_SAMPLES + 1, 20 * MAX_SAMPLES + 7])
 def test_samples_of_any_number_are_kept_evenly(count: int):
-    kept = watched(*(ServerSample(float(number)) for number in range(count))).kept
+    kept = watched(*(ServerSample(float(number)) for number in range(count))).since(0.0)
     assert len(kept) <= MAX_SAMPLES
     assert kept[0].at_s == 0.0
     distances = {after.at_s - before.at_s for before, after in pairwise(kept)}
@@ -67,3 +67,8 @@ def test_what_is_to_be_held_or_to_last_plays_to_its_end(arrival: str):
 
 def test_without_a_limit_the_one_that_holds_by_default_decides():
     assert most_failures(100, Slo(), parse_arrival("rate=5")) == 5
+
+
+def test_samples_are_told_by_the_time_since_a_moment():
+    kept = watched(ServerSample(99.5, rss_bytes=1), ServerSample(101.0, rss_bytes=2)).since(100.0)
+    assert kept == (ServerSample(-0.5, rss_bytes=1), ServerSample(1.0, rss_bytes=2))

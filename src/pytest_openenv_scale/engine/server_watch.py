@@ -29,10 +29,9 @@ class ServerWatch:
         """First, last and largest; all None where the server cannot be looked at."""
         return ServerSamples(self._first, self._last, self._peak)
 
-    @property
-    def kept(self) -> tuple[ServerSample, ...]:
-        """Samples from the first on, at most `MAX_SAMPLES`."""
-        return tuple(self._kept)
+    def since(self, started_s: float) -> tuple[ServerSample, ...]:
+        """Return samples from the first on, at most `MAX_SAMPLES`, by the seconds since a moment of their clock."""
+        return tuple(replace(sample, at_s=sample.at_s - started_s) for sample in self._kept)
 
     def add(self, sample: ServerSample | None) -> None:
         """Take a sample; None where there was none to be had."""

@@ -454,7 +454,7 @@ class _Measurement:
             except OutOfTime:
                 self._allowance.use(cell.batch, time.monotonic() - began, cell.batch)
                 break
-            self._allowance.use(cell.batch, time.monotonic() - began, summary.asked)
+            self._allowance.use(cell.batch, time.monotonic() - began, summary.begun)
             attempts.append(summary)
             if (
                 len(attempts) > self._settings.again
@@ -520,7 +520,7 @@ class _Measurement:
             findings=self._with_advice(result.findings),
             notes=notes,
             server=watch.summary,
-            samples=watch.kept if parse_arrival(cell.arrival).seconds is not None else (),
+            samples=watch.since(result.started_s) if parse_arrival(cell.arrival).seconds is not None else (),
             server_exit=self._endpoint.exit_status(),
             log_tail=log or None,
             log_lines=None if log_before is None else count_new_lines(log_before, log),

@@ -87,6 +87,8 @@ class CellResult:
     findings: tuple[ClientFinding, ...]
     answered_errors: Mapping[int, AnsweredError] = field(default_factory=dict[int, AnsweredError])
     messages: SessionMessages | None = None
+    started_s: float = 0.0
+    """When it started, by `time.monotonic()`, which is the clock of `time.perf_counter()` too."""
 
 
 class _LoadProcess:
@@ -280,6 +282,7 @@ class _CellRun:
             findings=findings + check_pace(stats) + check_answer_lags(stats),
             answered_errors={number: error for share in shares for number, error in share.answered_errors.items()},
             messages=next((share.messages for share in shares if share.messages), None),
+            started_s=self._started,
         )
 
     def _prepare(self) -> None:
