@@ -62,6 +62,7 @@ class SessionRecord:
     """The seconds before each step, where sessions think or slots play."""
     retry_after_s: float | None = None
     """When the server asks to be asked again that refused the session, in seconds from then."""
+    judged: bool = True
 
     def look_at(self, phase: str, error: str | None) -> None:
         """Note an observation that is an error, with its words; the first one stays."""
@@ -72,6 +73,10 @@ class SessionRecord:
         """Note why the session failed; the first reason stays."""
         if self.error is None:
             self.error = (phase, kind, code and utf8_safe(code), message and utf8_safe(message))
+
+    def closed_by(self, moment: float) -> bool:
+        """Whether the session had ended at a clock time; infinity is the end of all."""
+        return moment == inf or (self.closed is not None and self.closed <= moment)
 
     def identify(self, server_info: ServerInfo) -> None:
         """Note which server process and host the session is on, as far as the environment reports them."""

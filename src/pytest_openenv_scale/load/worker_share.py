@@ -237,15 +237,10 @@ class WorkerShare:
                 self._started_wall_clock,
                 self._assignment.process,
                 slot=self._arrivals.slot_of(record.request_id),
-                judged=self._is_judged(record),
+                judged=record.judged and self._judged_from <= record.due and record.closed_by(self._judged_until),
             )
             rows.append(row.without(secrets) if secrets.words else row)
         return rows
-
-    def _is_judged(self, record: SessionRecord) -> bool:
-        closed = inf if record.closed is None else record.closed
-        began = record.error is None or record.error[1] != NOT_STARTED
-        return began and record.due >= self._judged_from and (closed <= self._judged_until or self._judged_until == inf)
 
     def _send_block(self) -> None:
         """Let the rows of sessions leave that have ended, where many have, or no other one lately."""
@@ -338,6 +333,7 @@ class WorkerShare:
         for due, number in self._arrivals.stop():
             record = SessionRecord(number, due)
             record.fail("connect", NOT_STARTED, None, reason)
+            record.judged = False
             self._records.append(record)
         if self._http is None:
             self._end_when_over()
