@@ -58,7 +58,7 @@ async def test_rows_of_slots_that_play_on_are_given_away_as_they_come(environmen
     given: list[int] = []
     request = order(environment, batch=64, arrival="steady=4", wait=0.02)
     result = await asyncio.to_thread(
-        generators(2).run_cell, request, on_rows=lambda rows: given.extend(row.request_id for row in rows)
+        generators(2).run_cell, request, on_rows=lambda rows, errors: given.extend(row.request_id for row in rows)
     )
     numbers = [*given, *(row.request_id for row in result.rows)]
     assert len(given) > 0

@@ -154,17 +154,21 @@ class ShareProgress:
 
 @dataclass(frozen=True, slots=True)
 class RowBlock:
-    """Process to parent: sessions that have ended, while others of the share play on."""
+    """Process to parent: sessions that have ended, while others of the share play on.
+
+    `answered_errors` holds, by the number of a session, what it was answered that is an error.
+    """
 
     rows: Sequence[SessionRow]
+    answered_errors: Mapping[int, AnsweredError]
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel by columns: thousands of rows cost a third of what they do one by one."""
-        return _block_of_columns, (list(zip(*self.rows, strict=True)),)
+        return _block_of_columns, (list(zip(*self.rows, strict=True)), self.answered_errors)
 
 
-def _block_of_columns(columns: list[tuple[Any, ...]]) -> RowBlock:
-    return RowBlock(_rows_of(columns))
+def _block_of_columns(columns: list[tuple[Any, ...]], answered_errors: Mapping[int, AnsweredError]) -> RowBlock:
+    return RowBlock(_rows_of(columns), answered_errors)
 
 
 def _rows_of(columns: list[tuple[Any, ...]]) -> list[SessionRow]:
@@ -181,8 +185,8 @@ class ShareResult:
     `session_lag_max_s` the largest sum over a session; None in ws mode. `starved_s` is how long the
     process was ready to run and had no core. `clock_moved_s` is by how much the wall clock was set during the share,
     `impossible_arrivals` how many reads no stamp told the time of, both 0 in http mode, which does not use it.
-    `missed_pongs` counts pings that were unanswered when the next was due. `answered_errors` holds, by the
-    number of a session, what it was answered that is an error; `messages` are session 0's where they are kept.
+    `missed_pongs` counts pings that were unanswered when the next was due. `answered_errors` holds, by the number of a
+    session of `rows`, what it was answered that is an error; `messages` are session 0's where they are kept.
     `function_s` is how long a user's function worked that makes actions of observations. `late_sessions` had a message
     that a standstill of the process kept from being sent; None in http mode, where no moment is known for each message.
     `send_lag_p50_s` and `send_lag_p99_s` are how late steps were sent whose think time was over; None without any.

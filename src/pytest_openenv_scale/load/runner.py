@@ -49,6 +49,9 @@ _STOP_TIMEOUT_S, _EXIT_TIMEOUT_S = 2.0, 30.0
 """Seconds a process gets to end once we have closed its pipe, and once it has closed it itself."""
 
 
+OnRows = Callable[[Sequence[SessionRow], Mapping[int, AnsweredError]], None]
+
+
 class LoadError(ScaleError):
     """No session could be started: the workload or the URL cannot be used; one line."""
 
@@ -77,7 +80,8 @@ class CellResult:
     """The rows of a cell that were not given away meanwhile, and what is known of the client that made them.
 
     There is a row for every session asked for, or that slots played. `answered_errors` holds, by the number of a
-    session, what it was answered that is an error; `messages` are those of the first session where they are kept.
+    session of `rows`, what it was answered that is an error; `messages` are those of the first session where they are
+    kept.
     """
 
     rows: list[SessionRow] = field(repr=False)
@@ -176,12 +180,12 @@ class LoadGenerator:
         self,
         request: CellRequest,
         on_progress: Callable[[LoadProgress], None] | None = None,
-        on_rows: Callable[[Sequence[SessionRow]], None] | None = None,
+        on_rows: OnRows | None = None,
     ) -> CellResult:
         """Run one repetition of a cell; blocks until every session is over.
 
         `on_rows` is given the rows that leave a load process while others of its sessions play on, in the order in
-        which these ended; without it they are kept for the result.
+        which these ended, and what they were answered that is an error; without it they are kept for the result.
 
         Raises:
             LoadError: a load process refused the cell: an action cannot be made, a host does not resolve.
@@ -233,11 +237,12 @@ class _CellRun:
         needs: ResourceNeeds,
         assignments: dict[_LoadProcess, Prepare],
         on_progress: Callable[[LoadProgress], None] | None,
-        on_rows: Callable[[Sequence[SessionRow]], None] | None,
+        on_rows: OnRows | None,
     ) -> None:
         self._request = request
         self._rows: list[SessionRow] = []
-        self._on_rows = on_rows or self._rows.extend
+        self._answered_errors: dict[int, AnsweredError] = {}
+        self._on_rows = on_rows or self._keep_rows
         self._first_sessions: set[int] = set()
         self._halted = False
         self._needs = needs
@@ -262,6 +267,8 @@ class _CellRun:
             self._started, self._started_wall_clock = time.perf_counter() + 0.02, time.time() + 0.02
             self._broadcast(Start(self._started, self._started_wall_clock))
             self._await_results()
+        for share in self._results.values():
+            self._answered_errors.update(share.answered_errors)
         rows = self._collect_rows()
         stats = self._stats(load_between(machine, read_machine()).steal_share)
         findings += tuple(
@@ -280,7 +287,7 @@ class _CellRun:
             started_at=started_at,
             client=stats,
             findings=findings + check_pace(stats) + check_answer_lags(stats),
-            answered_errors={number: error for share in shares for number, error in share.answered_errors.items()},
+            answered_errors=self._answered_errors,
             messages=next((share.messages for share in shares if share.messages), None),
             started_s=self._started,
         )
@@ -311,8 +318,8 @@ class _CellRun:
                     self._report_progress()
                     self._halt_when_decided()
                 elif isinstance(message, RowBlock):
-                    self._take_rows(message.rows)
-                    self._on_rows(message.rows)
+                    self._note_numbers(message.rows)
+                    self._on_rows(message.rows, message.answered_errors)
                 elif isinstance(message, ShareResult):
                     self._results[process] = message
             if holding and not self._released and all(p in self._ready or p in self._dead for p in self._assignments):
@@ -320,7 +327,11 @@ class _CellRun:
                 self._report_progress()  # The whole batch is open: the best moment to sample the server.
                 self._broadcast(Release(self._ready_at))
 
-    def _take_rows(self, rows: Sequence[SessionRow]) -> None:
+    def _keep_rows(self, rows: Sequence[SessionRow], answered_errors: Mapping[int, AnsweredError]) -> None:
+        self._rows += rows
+        self._answered_errors.update(answered_errors)
+
+    def _note_numbers(self, rows: Sequence[SessionRow]) -> None:
         """Note which of the sessions asked for have a row; those that follow in their slots were not asked for."""
         last = self._request.first_session + self._request.cell.batch
         self._first_sessions.update(row.request_id for row in rows if row.request_id < last)
@@ -379,7 +390,7 @@ class _CellRun:
     def _collect_rows(self) -> list[SessionRow]:
         """Return the rows that have not been given away, also for sessions asked for that never started."""
         rows = [*self._rows, *(row for share in self._results.values() for row in share.rows)]
-        self._take_rows(rows)
+        self._note_numbers(rows)
         for process, assignment in self._assignments.items():
             shortages = " and ".join(finding.kind for finding in self._needs.findings)
             ending = self._dead.get(process, _UNKNOWN_ENDING)

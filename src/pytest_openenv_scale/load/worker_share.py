@@ -83,7 +83,6 @@ class WorkerShare:
         self._order = count()
         self._late_sessions = 0
         self._function_s = 0.0
-        self._answered_errors: dict[int, AnsweredError] = {}
         self._secrets = Secrets.from_headers(assignment.request.headers)
         self._standstills: list[tuple[float, float]] = []
         self._room_since = self._releasable_since = 0.0
@@ -202,8 +201,9 @@ class WorkerShare:
         self._note_tick(ended)
         lags, send_lags = sorted(self._clock.lags), sorted(self.send_lags)
         messages = self._kept_messages()
+        last = self._block_of(self._records)
         return ShareResult(
-            rows=self._rows_of(self._records),
+            rows=[*last.rows],
             wall_s=ended - self._started,
             cpu_s=usage_after.ru_utime + usage_after.ru_stime - usage_before.ru_utime - usage_before.ru_stime,
             read_lag_p99_s=_quantile(lags, 0.99) or 0.0,
@@ -213,7 +213,7 @@ class WorkerShare:
             clock_moved_s=self._clock.moved_s if self._http is None else 0.0,
             impossible_arrivals=self._clock.impossible_arrivals,
             missed_pongs=self._missed_pongs,
-            answered_errors=self._answered_errors,
+            answered_errors=last.answered_errors,
             messages=messages,
             function_s=self._function_s,
             late_sessions=self._late_sessions if self._http is None else None,
@@ -222,16 +222,17 @@ class WorkerShare:
             **({} if self._http is None else self._http.answer_lags.figures()),
         )
 
-    def _rows_of(self, records: Sequence[SessionRecord]) -> list[SessionRow]:
+    def _block_of(self, records: Sequence[SessionRecord]) -> RowBlock:
         """Return the rows of sessions that have ended, and add up what else is known of them."""
         self._note_late_sends()
         secrets = self._secrets
         rows: list[SessionRow] = []
+        errors: dict[int, AnsweredError] = {}
         for record in records:
             self._late_sessions += record.late_s is not None
             self._function_s += record.function_s
             if (error := record.answered_error) is not None:
-                self._answered_errors[record.request_id] = error._replace(words=secrets.hide(error.words))
+                errors[record.request_id] = error._replace(words=secrets.hide(error.words))
             row = record.row(
                 self._started,
                 self._started_wall_clock,
@@ -240,7 +241,7 @@ class WorkerShare:
                 judged=record.judged and self._judged_from <= record.due and record.closed_by(self._judged_until),
             )
             rows.append(row.without(secrets) if secrets.words else row)
-        return rows
+        return RowBlock(rows, errors)
 
     def _send_block(self) -> None:
         """Let the rows of sessions leave that have ended, where many have, or no other one lately."""
@@ -251,7 +252,7 @@ class WorkerShare:
         ended = [record for record in self._records if record.closed is not None]
         self._records = [record for record in self._records if record.closed is None]
         self._rows_sent += len(ended)
-        self._send(RowBlock(self._rows_of(ended)))
+        self._send(self._block_of(ended))
         for lags in (self._clock.lags, self.send_lags):
             if len(lags) > _MOST_LAGS:
                 del lags[::2]
