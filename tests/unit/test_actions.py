@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openenv_scale.config import workload
 from pytest_openenv_scale.config.workload import ActionSource, parse_action, parse_reset
+from pytest_openenv_scale.core import files
 from pytest_openenv_scale.core.errors import GrammarError
 
 PATHS = {r"'/[^'…]*['…]": "FILE"}
@@ -78,7 +78,7 @@ def test_a_folder_is_no_action_file(tmp_path):
 
 
 def test_a_file_that_is_too_large_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(workload, "MAX_ACTION_BYTES", 4)
+    monkeypatch.setattr(files, "MAX_WRITTEN_BYTES", 4)
     (tmp_path / "actions.jsonl").write_text('{"a": 1}')
     with pytest.raises(GrammarError, match="is larger than"):
         parse_action("@actions.jsonl", tmp_path)

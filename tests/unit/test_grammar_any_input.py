@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_openenv_scale.config.think import parse_think
+from pytest_openenv_scale.config.values import parse_steps, parse_written_arrival
 from pytest_openenv_scale.config.workload import parse_action, parse_reset
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import (
@@ -46,13 +50,16 @@ PARSERS = {
     "mode": parse_mode,
     "modes": parse_modes,
     "arrival": parse_arrival,
+    "arrival that is written": parse_written_arrival,
+    "steps": parse_steps,
+    "think": lambda value: parse_think(value, Path()),
     "target": parse_target,
     "header": parse_header,
     "action": parse_action,
     "reset": parse_reset,
     "json": lambda value: parse_json(value, "an action"),
 }
-LIKELY = st.text(alphabet="0123456789.,eE+-%smhuµ rate=hold:/@?&#wsttp[]{}\"'\\\x00\n", max_size=30)
+LIKELY = st.text(alphabet="0123456789.,eE+-%smhuµ rate=holdniyfxp_:/@?&#wsttp[]{}\"'\\\x00\n", max_size=30)
 
 
 @pytest.mark.parametrize("name", PARSERS)

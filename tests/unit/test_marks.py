@@ -9,7 +9,7 @@ from textwrap import dedent
 import pytest
 
 from pytest_openenv_scale.config.limits import LIMITS, Limit, Slo
-from pytest_openenv_scale.config.settings import ScalingMark
+from pytest_openenv_scale.config.settings import ScalingMark, Steps
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import Arrival, parse_arrival
 from pytest_openenv_scale.plugin.collection import check_slos_apply, scaling_mark, slo_marks
@@ -49,8 +49,8 @@ def test_the_signature_of_slo_is_the_table_of_limits_and_what_selects_a_curve():
 
 def test_the_signature_of_scaling_is_what_a_mark_may_write():
     assert list(ARGUMENTS["scaling"]) == [
-        *("batches", "waits", "reps", "modes", "steps", "arrival", "timeout", "action", "reset"),
-        *("search", "precision"),
+        *("batches", "waits", "reps", "modes", "steps", "think", "arrival", "ramp", "for_", "timeout"),
+        *("action", "reset", "search", "precision"),
     ]
 
 
@@ -95,7 +95,7 @@ def test_a_mark_holds_checked_values():
         waits=(0.1, 1.0),
         reps=3,
         modes=("ws", "http"),
-        steps=5,
+        steps=Steps(5),
         arrival=Arrival("rate", 10.0),
         timeout=120.0,
         action=ActionSource("json", {"wait_seconds": "$wait"}),
@@ -236,7 +236,7 @@ def test_a_class_outranks_the_class_it_derives_from(collect):
         class TestDerived(Base):
             pass
     """)
-    assert scaling_mark(items["test_it"]) == ScalingMark(reps=2, steps=1)
+    assert scaling_mark(items["test_it"]) == ScalingMark(reps=2, steps=Steps(1))
     assert [each.limits[0].allowed for each in slo_marks(items["test_it"])] == [2, 1]
 
 
@@ -247,8 +247,8 @@ def test_a_mark_of_a_parameter_outranks_that_of_the_function(collect):
         @slo(max_batch=2)
         def test_it(n): pass
     """)
-    assert scaling_mark(items["test_it[1]"]) == ScalingMark(reps=2, steps=2)
-    assert scaling_mark(items["test_it[2]"]) == ScalingMark(reps=5, steps=2)
+    assert scaling_mark(items["test_it[1]"]) == ScalingMark(reps=2, steps=Steps(2))
+    assert scaling_mark(items["test_it[2]"]) == ScalingMark(reps=5, steps=Steps(2))
     assert [each.limits[0].allowed for each in slo_marks(items["test_it[2]"])] == [5, 2]
 
 
@@ -256,7 +256,7 @@ def test_a_mark_of_a_parameter_outranks_that_of_the_function(collect):
 def test_a_mark_added_by_a_plugin_ranks_where_it_was_added(collect, append, reps):
     item = collect("@scaling(reps=2)\ndef test_it(): pass")["test_it"]
     item.add_marker(pytest.mark.scaling(reps=9, steps=9), append=append)
-    assert scaling_mark(item) == ScalingMark(reps=reps, steps=9)
+    assert scaling_mark(item) == ScalingMark(reps=reps, steps=Steps(9))
 
 
 def test_an_async_test_has_its_marks(collect):
@@ -281,7 +281,7 @@ def test_one_place_writes_an_argument_once(golden, collect, marks):
 
 def test_two_marks_in_one_place_may_write_different_arguments(collect):
     item = collect("@scaling(reps=1)\n@scaling(steps=2)\ndef test_it(): pass")["test_it"]
-    assert scaling_mark(item) == ScalingMark(reps=1, steps=2)
+    assert scaling_mark(item) == ScalingMark(reps=1, steps=Steps(2))
 
 
 @pytest.mark.parametrize("order", [1, -1])

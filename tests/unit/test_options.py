@@ -11,6 +11,7 @@ import pytest
 from configured import Resolve, resolver
 
 from pytest_openenv_scale.config.limits import FailOn, Limit
+from pytest_openenv_scale.config.think import ThinkTime
 from pytest_openenv_scale.config.values import PARSERS
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import Arrival
@@ -60,7 +61,15 @@ CASES = [
     ("again", "0", "again", 0),
     ("modes", "http,ws", "modes", ("http", "ws")),
     ("steps", "20", "steps", 20),
+    ("steps", "until_done=20", "steps", 20),
+    ("steps", "until_done=20", "until_done", True),
+    ("think", "2s", "think", ThinkTime("fixed", (2.0,))),
+    ("think", "lognormal=2s,0.8", "think", ThinkTime("lognormal", (2.0, 0.8))),
+    ("think", "0", "think", None),
     ("arrival", "rate=50", "arrival", Arrival("rate", 50.0)),
+    ("arrival", "steady=1m", "arrival", Arrival("steady", None, 60.0)),
+    ("ramp", "10s", "ramp", 10.0),
+    ("for", "1m", "for_", 60.0),
     ("timeout", "2m", "timeout", 120.0),
     ("action", '{"wait_seconds": "$wait"}', "action", ActionSource("json", {"wait_seconds": "$wait"})),
     ("action", "pkg.module:make", "action", ActionSource("callable", "pkg.module:make")),
@@ -148,7 +157,7 @@ WRONG = [
     ("again", "-1", "again must be a whole number ≥ 0, got '-1'"),
     ("modes", "wss", "modes are ws and http, got 'wss'; did you mean 'ws'?"),
     ("steps", "x", "steps must be a whole number ≥ 1, got 'x'"),
-    ("arrival", "brust", "arrival is hold, burst or rate=R, got 'brust'; did you mean 'burst'?"),
+    ("arrival", "brust", "arrival is hold, burst, rate=R or steady=TIME, got 'brust'; did you mean 'burst'?"),
     ("timeout", "0", "timeout must be > 0 seconds, got '0'"),
     ("timeout", "nan", "timeout must be a number of seconds, got 'nan'; write for example \"2.5s\""),
     ("action", "{", "an action must be JSON, got '{'"),

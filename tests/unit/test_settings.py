@@ -9,7 +9,8 @@ from configured import Resolve, resolver
 
 from pytest_openenv_scale.config.limits import Limit, Slo, slo_for_curve
 from pytest_openenv_scale.config.search import SearchRange
-from pytest_openenv_scale.config.settings import ScalingMark, rerun_options
+from pytest_openenv_scale.config.settings import ScalingMark, Steps, option_name, rerun_options
+from pytest_openenv_scale.config.think import ThinkTime
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import Arrival
 from pytest_openenv_scale.core.target_spec import parse_target
@@ -36,6 +37,9 @@ MARKED = [
     ("modes", "http", "ws", ("ws",), ("http",)),
     ("steps", "2", 3, 3, 2),
     ("arrival", "burst", "rate=5", Arrival("rate", 5.0), Arrival("burst")),
+    ("think", "1s", "exponential=2s", ThinkTime("exponential", (2.0,)), ThinkTime("fixed", (1.0,))),
+    ("ramp", "1s", 2, 2.0, 1.0),
+    ("for_", "1s", "2s", 2.0, 1.0),
     ("timeout", "1s", "2s", 2.0, 1.0),
     ("action", '{"a": 1}', {"a": 2}, ActionSource("json", {"a": 2}), ActionSource("json", {"a": 1})),
     ("reset", '{"seed": 1}', {"seed": 2}, {"seed": 2}, {"seed": 1}),
@@ -51,16 +55,21 @@ def test_every_argument_of_the_mark_is_an_option_too():
 @pytest.mark.parametrize(("name", "text", "marked", "value", "other"), MARKED)
 def test_a_mark_outranks_ini_and_default(settle, name, text, marked, value, other):
     mark = scaling(**{name: marked})
-    for settings in (settle().with_mark(mark), settle(ini=f"openenv_{name} = {text}").with_mark(mark)):
+    for settings in (settle().with_mark(mark), settle(ini=f"openenv_{option_name(name)} = {text}").with_mark(mark)):
         assert getattr(settings, name) == value
-        assert settings.sources[name] == "mark"
+        assert settings.sources[option_name(name)] == "mark"
 
 
 @pytest.mark.parametrize(("name", "text", "marked", "value", "other"), MARKED)
 def test_the_command_line_outranks_a_mark(settle, name, text, marked, value, other):
-    settings = settle(f"--openenv-{name}={text}").with_mark(scaling(**{name: marked}))
+    settings = settle(f"--openenv-{option_name(name)}={text}").with_mark(scaling(**{name: marked}))
     assert getattr(settings, name) == other
-    assert settings.sources[name] == "command line"
+    assert settings.sources[option_name(name)] == "command line"
+
+
+def test_a_mark_takes_the_think_time_of_an_ini_file_back(settle):
+    assert settle(ini="openenv_think = 2s").with_mark(scaling(think=0)).think is None
+    assert settle("--openenv-think=0").with_mark(scaling(think=2)).think is None
 
 
 def test_a_mark_changes_only_what_it_writes(settle):
@@ -87,7 +96,7 @@ def test_an_action_file_gives_as_many_steps_as_it_has_lines(settle, pytester):
 def test_steps_that_are_written_stay(settle):
     assert settle("--openenv-steps=5").with_mark(ScalingMark(action=LINES)).steps == 5
     assert settle(ini="openenv_steps = 5").with_mark(ScalingMark(action=LINES)).steps == 5
-    assert settle().with_mark(ScalingMark(action=LINES, steps=1)).steps == 1
+    assert settle().with_mark(ScalingMark(action=LINES, steps=Steps(1))).steps == 1
 
 
 def test_a_mark_with_one_action_takes_the_steps_of_an_ini_file_back(settle, pytester):

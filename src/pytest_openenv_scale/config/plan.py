@@ -96,6 +96,7 @@ def plan_curves(
     arrival: str,
     slo_for: Callable[[str, float | None], Slo],
     waitless: Collection[str] = (),
+    think: str = "",
 ) -> tuple[Curve, ...]:
     """Lay out the curves of one test on one target: modes in the order given, then waits ascending.
 
@@ -113,6 +114,7 @@ def plan_curves(
             steps=steps,
             arrival=arrival,
             batches=curve_batches(batches, slo_for(mode, wait)),
+            think=think,
         )
         for mode in dict.fromkeys(modes)
         for wait in ([None] if mode in waitless else axis)

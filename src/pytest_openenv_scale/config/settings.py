@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -14,14 +15,21 @@ from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 
 from .limits import FailOn, Limit, Reference, Slo
 from .search import DEFAULT_REPETITIONS, NO_SEARCH, SearchRange
+from .think import ThinkTime
 from .workload import ActionSource
 
 Source = Literal["command line", "mark", "ini", "default"]
+
+SOURCES: Sequence[Source] = ("command line", "mark", "ini", "default")
+"""Where a value may be written, the nearest first."""
 
 AXES = ("batches", "waits", "modes")
 """The settings that span the grid; a command line may narrow them without making a mark wrong."""
 
 DEFAULT_STEPS = 1
+
+DEFAULT_CAP = 1_000
+"""The most steps of a session that ends with its episode, where nobody says."""
 
 HTTP_CONNECTIONS = ("session", "request", "shared")
 """How sessions connect in http mode: one connection each, one per request, or idle ones from a pool."""
@@ -31,15 +39,40 @@ PLAYED = ("required", "any")
 
 
 @dataclass(frozen=True, slots=True)
+class Steps:
+    """How many steps a session takes; `until_done` tells that it ends with its episode, after `count` at most."""
+
+    count: int
+    until_done: bool = False
+
+
+def field_name(option: str) -> str:
+    """Return the name that an option has among the settings, and in a mark: `for` is a word of Python."""
+    name = option.replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
+
+
+def option_name(name: str) -> str:
+    """Return the option of a setting."""
+    return name.removesuffix("_").replace("_", "-")
+
+
+@dataclass(frozen=True, slots=True)
 class ScalingMark:
-    """The arguments of a `scaling` mark, checked; None where nothing is written. `timeout` is in seconds."""
+    """The arguments of a `scaling` mark, checked; None where nothing is written.
+
+    `timeout`, `ramp` and `for_` are in seconds.
+    """
 
     batches: tuple[int, ...] | None = None
     waits: tuple[float, ...] | None = None
     reps: int | None = None
     modes: tuple[str, ...] | None = None
-    steps: int | None = None
+    steps: Steps | None = None
+    think: ThinkTime | None = None
     arrival: Arrival | None = None
+    ramp: float | None = None
+    for_: float | None = None
     timeout: float | None = None
     action: ActionSource | None = None
     reset: Mapping[str, Any] | ActionSource | None = None
@@ -58,9 +91,11 @@ class Settings:
 
     `waits`, `timeout`, `soak` and `ping` (None: off) are seconds, `processes` None means automatic, `results` and
     `json` None mean nothing is written there. `slo` holds the limits of command line and ini alike, each with its
-    source. `declared` keeps the axes as they stand without the command line, `command_line` the options written on it
-    (without secrets), for the command that reruns a curve. `headers` are never shown. `again` is how often a repetition
-    is measured again that only the client left in doubt.
+    source. `until_done` tells that a session ends with its episode, after `steps` at most; `until_done_flag` is the
+    option of that name. `think` is None without a think time. `ramp` and `for_` (seconds) are as they are written:
+    `config.arriving` puts those of one test into its `arrival`. `declared` keeps the axes as they stand without the
+    command line, `command_line` the options written on it (without secrets), for the command that reruns a curve.
+    `headers` are never shown. `again` is how often a repetition is measured again that only the client left in doubt.
     """
 
     targets: tuple[TargetSpec, ...]
@@ -102,6 +137,10 @@ class Settings:
     budget: float | None = None
     max_sessions: int = 10_000
     plan: bool = False
+    think: ThinkTime | None = None
+    ramp: float | None = None
+    for_: float | None = None
+    until_done_flag: bool = False
 
     @property
     def repetitions(self) -> int:
@@ -116,11 +155,11 @@ class Settings:
     def with_mark(self, mark: ScalingMark | None) -> Settings:
         """Return the settings of one test: what its mark writes outranks ini and default only."""
         written = mark.written_arguments() if mark else {}
-        applied = {name: value for name, value in written.items() if self.sources[name] != "command line"}
+        applied = {name: value for name, value in written.items() if self.sources[option_name(name)] != "command line"}
         return replace(
             self,
-            **applied,
-            sources={name: "mark" if name in applied else source for name, source in self.sources.items()},
+            **in_force(applied, until_done_flag=self.until_done_flag),
+            sources={name: "mark" if field_name(name) in applied else source for name, source in self.sources.items()},
             declared={**self.declared, **{name: written[name] for name in AXES if name in written}},
         ).with_fitting_steps()
 
@@ -134,7 +173,7 @@ class Settings:
             case ActionSource("sessions", sessions):
                 return replace(self, steps=max(map(len, sessions)))
             case _:
-                return replace(self, steps=DEFAULT_STEPS)
+                return replace(self, steps=DEFAULT_CAP if self.until_done else DEFAULT_STEPS)
 
     def axis(self, name: str) -> tuple[Any, ...]:
         """Return every value of an axis that is in force or was declared before the command line narrowed it.
@@ -150,8 +189,20 @@ class Settings:
         return tuple(slo for slo in (from_command_line, *marks, from_ini) if slo != Slo())
 
 
+def in_force(values: Mapping[str, Any], *, until_done_flag: bool) -> dict[str, Any]:
+    """Return values as they are written, by the names of settings, as settings hold them."""
+    held = dict(values)
+    if "steps" in held:
+        steps: Steps = held["steps"]
+        held |= {"steps": steps.count, "until_done": steps.until_done or until_done_flag}
+    if "think" in held:
+        held["think"] = held["think"] or None
+    return held
+
+
 RERUN_OPTIONS: Sequence[str] = (
-    *("batches", "reps", "again", "steps", "arrival", "timeout", "action", "reset", "until-done", "slo"),
+    *("batches", "reps", "again", "steps", "think", "arrival", "ramp", "for", "timeout", "action", "reset"),
+    *("until-done", "slo"),
     *(
         "inconclusive",
         "full-grid",

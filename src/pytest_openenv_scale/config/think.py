@@ -6,11 +6,13 @@ import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from statistics import NormalDist, fmean, median
 
 from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.files import read_written_lines
 from pytest_openenv_scale.core.parsing import MAX_SECONDS, format_number, parse_number, parse_seconds, short_repr
 
 CUT = 10.0
@@ -19,13 +21,16 @@ CUT = 10.0
 DRAWN_AT_ONCE = 16
 """How many think times are drawn together."""
 
-_MAX_SAMPLES = 1_000_000
+MAX_SIGMA = 10.0
+MAX_SAMPLES = 100_000
+
 _GAUSS = NormalDist()
+_FORMS = "2s, uniform=1s..3s, exponential=2s, lognormal=2s,0.8 or @samples.txt"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ThinkTime:
-    """A distribution of seconds, cut at `CUT` times its median.
+    """A distribution of seconds, cut at `CUT` times its median; false where every time is 0.
 
     `parameters` are, by kind: fixed, the time; uniform, the least and the most; exponential, the mean of what is not
     cut; lognormal, the median and the standard deviation of the logarithm; samples, every time there is.
@@ -34,7 +39,10 @@ class ThinkTime:
     kind: str
     parameters: tuple[float, ...] = field(repr=False)
 
-    @property
+    def __bool__(self) -> bool:
+        return any(self.parameters)
+
+    @cached_property
     def median(self) -> float:
         """Half of the times are shorter, in seconds."""
         match self.kind:
@@ -45,34 +53,34 @@ class ThinkTime:
             case _:
                 return self.parameters[0]
 
-    @property
+    @cached_property
+    def longest(self) -> float:
+        """No time is longer, in seconds; samples whose median is 0 are not cut."""
+        most = math.inf if self.kind in ("exponential", "lognormal") else max(self.parameters)
+        return min(most, CUT * self.median) if self.median else most
+
+    @cached_property
     def mean(self) -> float:
         """The expected time in seconds, after the cut."""
-        longest = CUT * self.median
         match self.kind:
             case "exponential":
                 (scale,) = self.parameters
-                return scale * -math.expm1(-longest / scale)
+                return scale * -math.expm1(-self.longest / scale)
             case "lognormal":
-                middle, sigma = self.parameters
-                if not sigma:
-                    return middle
                 # The limited expected value of a lognormal (Klugman, Panjer and Willmot, Loss Models, appendix A).
+                middle, sigma = self.parameters
                 z = math.log(CUT) / sigma
                 within = middle * math.exp(sigma**2 / 2) * _GAUSS.cdf(z - sigma)
-                return within + longest * (1 - _GAUSS.cdf(z))
-            case "samples":
-                return fmean(min(time, longest) for time in self.parameters)
+                return within + self.longest * (1 - _GAUSS.cdf(z))
             case _:
-                return fmean(self.parameters)
+                return fmean(min(time, self.longest) for time in self.parameters)
 
     def draw(self, seed: int, session: int, round_number: int) -> list[float]:
         """Return `DRAWN_AT_ONCE` times in seconds, always the same ones for the same three numbers."""
         if self.kind == "fixed":
             return [self.parameters[0]] * DRAWN_AT_ONCE
-        source = random.Random(f"{seed} {session} {round_number}")
-        one, longest = self._drawing(source), CUT * self.median
-        return [min(one(), longest) for _ in range(DRAWN_AT_ONCE)]
+        draw_one = self._drawing(random.Random(f"{seed} {session} {round_number}"))
+        return [min(draw_one(), self.longest) for _ in range(DRAWN_AT_ONCE)]
 
     def _drawing(self, source: random.Random) -> Callable[[], float]:
         match self.kind:
@@ -81,7 +89,7 @@ class ThinkTime:
                 return lambda: source.uniform(low, high)
             case "exponential":
                 (scale,) = self.parameters
-                return lambda: source.expovariate(1 / scale)
+                return lambda: scale * source.expovariate(1.0)
             case "lognormal":
                 middle, sigma = self.parameters
                 return lambda: middle * math.exp(source.gauss(0.0, sigma))
@@ -90,6 +98,10 @@ class ThinkTime:
 
     def __str__(self) -> str:
         """The distribution as it is written; of samples a digest: `parse_think` does not read that back."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         numbers = [format_number(parameter) for parameter in self.parameters]
         match self.kind:
             case "fixed":
@@ -124,33 +136,34 @@ class ThinkTimes:
         return self._drawn.pop()
 
 
-def parse_think(value: object, directory: Path) -> ThinkTime | None:
-    """Parse "2s", "uniform=1s..3s", "exponential=2s", "lognormal=2s,0.8" or "@samples.txt"; None for 0: no think time.
+def parse_think(value: object, directory: Path) -> ThinkTime:
+    """Parse "2s", "uniform=1s..3s", "exponential=2s", "lognormal=2s,0.8" or "@samples.txt"; "0" is no think time.
 
     A file has one time per line, in seconds or with a unit; its path is relative to `directory`.
 
     Raises:
         GrammarError: it is written otherwise, a time is below 0 or beyond 7 days, or the file cannot be read.
     """
-    text = value.strip() if isinstance(value, str) else value
-    if isinstance(text, str) and text.startswith("@"):
-        return ThinkTime("samples", _read_samples(directory / text[1:], text))
-    kind, separator, arguments = text.partition("=") if isinstance(text, str) else ("", "", "")
-    if not separator:
-        seconds = parse_seconds(text, what="the think time")
-        return ThinkTime("fixed", (seconds,)) if seconds else None
+    text = value.strip() if isinstance(value, str) else ""
+    if text.startswith("@"):
+        return ThinkTime("samples", _read_samples(text[1:].strip(), directory))
+    kind, separator, arguments = text.partition("=")
     parse = _PARSERS.get(kind.strip())
-    if parse is None:
-        forms = "2s, uniform=1s..3s, exponential=2s, lognormal=2s,0.8 or @samples.txt"
-        raise GrammarError(f"a think time is written {forms}, got {short_repr(value)}")
-    return ThinkTime(kind.strip(), parse(arguments))
+    if parse is None and not kind[:1].isalpha():
+        return ThinkTime("fixed", (parse_seconds(value, what="the think time"),))
+    if parse is None or not separator:
+        raise GrammarError(f"a think time is written {_FORMS}, got {short_repr(value)}")
+    think = ThinkTime(kind.strip(), parse(arguments))
+    if think.longest > MAX_SECONDS:
+        raise GrammarError(f"a think time is at most 7 days, and {short_repr(text)} goes up to 10 × its median")
+    return think
 
 
 def _parse_uniform(text: str) -> tuple[float, ...]:
-    low, separator, high = text.partition("..")
+    low, separator, high = (part.strip() for part in text.partition(".."))
     if not separator:
         raise GrammarError(f'a uniform think time has two ends, got {short_repr(text)}; write "uniform=1s..3s"')
-    bounds = tuple(parse_seconds(bound, what="a uniform think time") for bound in (low, high))
+    bounds = tuple(parse_seconds(bound, what="an end of a uniform think time") for bound in (low, high))
     if bounds[0] > bounds[1]:
         raise GrammarError(f'a uniform think time goes from low to high, got {short_repr(text)}; write "{high}..{low}"')
     return bounds
@@ -163,10 +176,12 @@ def _parse_exponential(text: str) -> tuple[float, ...]:
 def _parse_lognormal(text: str) -> tuple[float, ...]:
     middle, separator, sigma = text.partition(",")
     if not separator:
-        raise GrammarError(f'a lognormal think time has a median and a σ, got {short_repr(text)}; write "2s,0.8"')
+        raise GrammarError(
+            f'a lognormal think time has a median and a σ, got {short_repr(text)}; write "lognormal=2s,0.8"'
+        )
     return (
         parse_seconds(middle, positive=True, what="the median of a lognormal think time"),
-        parse_number(sigma, maximum=10.0, what="the σ of a lognormal think time"),
+        parse_number(sigma, maximum=MAX_SIGMA, what="the σ of a lognormal think time"),
     )
 
 
@@ -177,21 +192,10 @@ _PARSERS: Mapping[str, Callable[[str], tuple[float, ...]]] = {
 }
 
 
-def _read_samples(path: Path, written: str) -> tuple[float, ...]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise GrammarError(f"the think times of {written} cannot be read: {reason}") from None
-    samples = [
-        parse_seconds(line, what=f"line {number} of {written}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
-    ]
-    if not samples:
-        raise GrammarError(f"{written} holds no think time; write one per line, for example 2.5s")
-    if len(samples) > _MAX_SAMPLES:
-        raise GrammarError(f"{written} holds {len(samples):,} think times; keep to {_MAX_SAMPLES:,}")
-    if CUT * median(samples) > MAX_SECONDS:
-        raise GrammarError(f"the think times of {written} are longer than 7 days; a bare number is seconds")
-    return tuple(samples)
+def _read_samples(name: str, directory: Path) -> tuple[float, ...]:
+    lines = read_written_lines(name, directory, holds="one think time per line", example="@samples.txt")
+    if len(lines) > MAX_SAMPLES:
+        raise GrammarError(f"file {short_repr(name)} holds {len(lines):,} think times; keep to {MAX_SAMPLES:,}")
+    return tuple(
+        parse_seconds(line, what=f"line {number} of file {short_repr(name)}") for number, line in lines.items()
+    )

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pytest_openenv_scale.core.endpoint import Proxy
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import (
+    Arrival,
     parse_arrival,
     parse_batches,
     parse_count,
@@ -30,10 +31,12 @@ from pytest_openenv_scale.core.text import redact_text
 
 from .limits import Limit, parse_fail_on, parse_reference, parse_slo_expression
 from .search import parse_precision, parse_search
-from .settings import HTTP_CONNECTIONS, PLAYED, Source
+from .settings import DEFAULT_CAP, HTTP_CONNECTIONS, PLAYED, Source, Steps
+from .think import parse_think
 from .workload import parse_action, parse_reset
 
 REPORTS = ("md", "html", "figures", "log")
+_MAX_STEPS = 1_000_000
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 
 
@@ -181,6 +184,29 @@ def parse_proxy(value: Any, origin: ValueOrigin) -> Proxy:
     return Proxy(host, port, f"Basic {b64encode(pair.encode()).decode()}")
 
 
+def parse_steps(value: Any) -> Steps:
+    """Parse how many steps a session takes; "until_done=200" ends it with its episode, or after as many."""
+    name, equals, cap = (part.strip() for part in (value if isinstance(value, str) else "").partition("="))
+    if name != "until_done":
+        try:
+            return Steps(parse_count(value, maximum=_MAX_STEPS, what="steps"))
+        except GrammarError as error:
+            raise GrammarError(f"{error}; or until_done=N, to end with the episode, after N at most") from None
+    count = parse_count(cap, maximum=_MAX_STEPS, what="steps until_done=N") if equals else DEFAULT_CAP
+    return Steps(count, until_done=True)
+
+
+def parse_written_arrival(value: Any) -> Arrival:
+    """Parse how sessions arrive; a ramp, and for how long they arrive at a rate, are settings of their own."""
+    arrival = parse_arrival(value)
+    if arrival.ramp or (arrival.rate is not None and arrival.seconds is not None):
+        raise GrammarError(
+            "a ramp, and for how long sessions arrive at a rate, are written apart (--openenv-ramp, --openenv-for;"
+            f" ramp= and for_= in a mark), got {short_repr(str(value))}"
+        )
+    return arrival
+
+
 def parse_choice(value: Any, *, choices: Sequence[str]) -> str:
     """Accept exactly one of `choices`."""
     if value not in choices:
@@ -263,8 +289,11 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         "reps": _plain(parse_count, maximum=1_000, what="reps"),
         "again": _plain(parse_count, minimum=0, maximum=100, what="again"),
         "modes": _plain(parse_modes),
-        "steps": _plain(parse_count, maximum=1_000_000, what="steps"),
-        "arrival": _plain(parse_arrival),
+        "steps": _plain(parse_steps),
+        "think": _relative(parse_think),
+        "arrival": _plain(parse_written_arrival),
+        "ramp": _plain(parse_seconds, what="the ramp"),
+        "for": _plain(parse_seconds, positive=True, what="the time for which sessions arrive"),
         "timeout": _plain(parse_seconds, positive=True, what="timeout"),
         "action": _relative(parse_action),
         "reset": _relative(parse_reset),

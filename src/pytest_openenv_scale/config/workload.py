@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from pytest_openenv_scale.core.errors import GrammarError, ScaleError
+from pytest_openenv_scale.core.files import read_written_lines
 from pytest_openenv_scale.core.own_process import import_user_module
 from pytest_openenv_scale.core.parsing import parse_json, short_repr
 from pytest_openenv_scale.core.text import on_one_line, shorten
@@ -240,7 +241,6 @@ def _mentions(value: Any, name: str) -> bool:
     return value == name
 
 
-MAX_ACTION_BYTES = 16 * 1024 * 1024
 _PLACEHOLDER = re.compile(r"\$[A-Za-z_]{2,12}")
 _LIKENESS = 0.75
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -346,25 +346,10 @@ def _refuse_mistyped(data: Any, what: str, placeholder: str) -> None:
 
 def _read_lines(name: str, directory: Path, placeholder: str) -> tuple[Any, ...]:
     """Return the objects, or arrays of objects, that the lines of a file hold."""
-    if not name or "\0" in name:
-        raise GrammarError('a file has no name; write for example "@actions.jsonl"')
-    path = directory / name
-    try:
-        if path.stat().st_size > MAX_ACTION_BYTES:
-            raise GrammarError(f"file {short_repr(name)} is larger than {MAX_ACTION_BYTES >> 20} MiB; shorten it")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise GrammarError(f"cannot read file {short_repr(str(path))}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise GrammarError(f"file {short_repr(name)} is not UTF-8 text; write one JSON object per line") from None
-    parsed = tuple(
-        _parse_line(line, f"line {number} of file {short_repr(name)}", placeholder)
-        for number, line in enumerate(lines, 1)
-        if line.strip()
+    lines = read_written_lines(name, directory, holds="one JSON object per line", example="@actions.jsonl")
+    return tuple(
+        _parse_line(line, f"line {number} of file {short_repr(name)}", placeholder) for number, line in lines.items()
     )
-    if not parsed:
-        raise GrammarError(f"file {short_repr(name)} is empty; write one JSON object per line")
-    return parsed
 
 
 def _parse_line(line: str, what: str, placeholder: str) -> Any:

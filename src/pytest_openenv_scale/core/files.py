@@ -1,4 +1,4 @@
-"""Files: written in one step, locked while their owner lives, written by `--json`; and the end of error output."""
+"""Files: written in one step, locked while their owner lives, by `--json` or by hand; the end of error output."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .errors import GrammarError, RunError
+from .parsing import short_repr
 
 _measuring_threads: list[int] = []
 """The thread of this process that holds the measure lock, if one does."""
@@ -203,3 +204,32 @@ def replace_file(path: Path, content: str) -> Path:
     except OSError as error:
         raise RunError(f"the report cannot be written: {path}: {error.strerror}") from None
     return path
+
+
+MAX_WRITTEN_BYTES = 16 * 1024 * 1024
+"""The largest file of lines that a setting may name."""
+
+
+def read_written_lines(name: str, directory: Path, *, holds: str, example: str) -> dict[int, str]:
+    """Return the lines of a text file that a setting names, by number from 1, without those that are empty.
+
+    The name is relative to `directory`. `holds` says in errors what the file has to hold, `example` is a name.
+
+    Raises:
+        GrammarError: it cannot be read, is larger than 16 MiB, no UTF-8 text, or empty.
+    """
+    if not name or "\0" in name:
+        raise GrammarError(f'a file has no name; write for example "{example}"')
+    path = directory / name
+    try:
+        if path.stat().st_size > MAX_WRITTEN_BYTES:
+            raise GrammarError(f"file {short_repr(name)} is larger than {MAX_WRITTEN_BYTES >> 20} MiB; shorten it")
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise GrammarError(f"cannot read file {short_repr(str(path))}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise GrammarError(f"file {short_repr(name)} is not UTF-8 text; write {holds}") from None
+    written = {number: line for number, line in enumerate(lines, 1) if line.strip()}
+    if not written:
+        raise GrammarError(f"file {short_repr(name)} is empty; write {holds}")
+    return written

@@ -179,12 +179,20 @@ class Arrival:
     `rate` is in sessions per second, for kind "rate" only. `seconds` is how long a steady state lasts, in which each of
     the batch's slots plays session after session, or for how long sessions arrive at a rate; None where the batch is
     all there is. The first `ramp` seconds of it are not judged: slots begin one by one in them.
+
+    Raises:
+        GrammarError: the ramp leaves nothing to judge.
     """
 
     kind: Literal["hold", "burst", "rate", "steady"]
     rate: float | None = None
     seconds: float | None = None
     ramp: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.ramp and self.ramp >= (self.seconds or 0.0):
+            whole = "nothing" if self.seconds is None else f"{format_number(self.seconds)} s"
+            raise GrammarError(f"a ramp of {format_number(self.ramp)} s leaves nothing of {whole} to judge; shorten it")
 
     def __str__(self) -> str:
         """The text that `parse_arrival` reads back: "hold", "rate=50,for=60", "steady=60,ramp=10"."""
@@ -219,20 +227,13 @@ def parse_arrival(value: object) -> Arrival:
         lengths = {key: parse_seconds(length, positive=True, what=f"arrival {key}=") for key, length in keys.items()}
         if name == "rate":
             rate = parse_number(amount, maximum=MAX_RATE, what="arrival rate=R (sessions per second)")
-            return _with_judged_time(Arrival("rate", rate, lengths.get("for"), lengths.get("ramp", 0.0)))
+            return Arrival("rate", rate, lengths.get("for"), lengths.get("ramp", 0.0))
         if name == "steady":
             seconds = parse_seconds(amount, positive=True, what="arrival steady=TIME")
-            return _with_judged_time(Arrival("steady", None, seconds, lengths.get("ramp", 0.0)))
+            return Arrival("steady", None, seconds, lengths.get("ramp", 0.0))
     example = _ARRIVAL_EXAMPLES.get(name)
     hint = f'; write for example "{example}"' if example else suggestion(name, ARRIVALS)
     raise GrammarError(f"arrival is hold, burst, rate=R or steady=TIME, got {short_repr(value)}{hint}")
-
-
-def _with_judged_time(arrival: Arrival) -> Arrival:
-    if arrival.ramp and arrival.ramp >= (arrival.seconds or 0.0):
-        whole = "nothing" if arrival.seconds is None else f"{format_number(arrival.seconds)} s"
-        raise GrammarError(f"a ramp of {format_number(arrival.ramp)} s leaves nothing of {whole} to judge; shorten it")
-    return arrival
 
 
 def parse_json(value: object, what: str) -> Any:

@@ -174,6 +174,7 @@ def measure_sweep(
             arrival=str(settings.arrival),
             slo_for=lambda mode, wait: slo_for_curve(slos, wait, mode),
             waitless=waitless,
+            think=str(settings.think or ""),
         )
 
     def laid_out(curves: tuple[Curve, ...]) -> dict[str, Any]:
@@ -276,6 +277,8 @@ def _above_waits(
 def _recorded_settings(settings: Settings, workload: Workload) -> dict[str, Any]:
     """Return the settings that a sweep's figures depend on, besides those its record has a field for."""
     recorded: dict[str, Any] = {"action": workload.source, "seed": settings.seed, "until_done": settings.until_done}
+    if settings.think is not None:
+        recorded["think_mean_s"] = settings.think.mean
     if settings.played == "any":
         recorded["played"] = settings.played
     if settings.reset is not None:
@@ -358,7 +361,7 @@ class _Measurement:
     def _single(self, mode: str, wait: float | None) -> Cell:
         """Return the cell of one session that plays alone."""
         curve = next(curve for curve in self._record.curves if curve.mode == mode)
-        return replace(curve.cells[0], batch=1, wait=wait, arrival="burst")
+        return replace(curve.cells[0], batch=1, wait=wait, arrival="burst", think="")
 
     def _play_alone(self, mode: str, number: int, timeout_s: float) -> CellResult:
         """Play session `number` as the curves of a mode do, but without a wait, alone and unrecorded."""

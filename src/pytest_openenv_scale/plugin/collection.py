@@ -10,10 +10,12 @@ from typing import Any, cast
 
 import pytest
 
+from pytest_openenv_scale.config.arriving import with_whole_arrival
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import largest_batch, largest_searched
 from pytest_openenv_scale.config.settings import ScalingMark, Settings, rerun_options
 from pytest_openenv_scale.config.workload import ActionSource
+from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import Arrival, format_number
 from pytest_openenv_scale.core.system import is_installed, is_loopback
 from pytest_openenv_scale.core.target_spec import TargetSpec
@@ -99,11 +101,22 @@ def check_slos_apply(
                     f"{_limit_origin(limit)}: {limit.text} cannot be measured with arrival {arrival}, as sessions end "
                     'and no others follow; write --openenv-arrival steady=60s, or scaling(arrival="steady=60s")'
                 )
+            if limit.name == "max_batch" and arrival is not None and arrival.rate and arrival.seconds:
+                _check_arriving_batch(limit, batches, arrival)
             if limit.kind.needs_batch and largest is not None and limit.allowed > largest:
                 raise MarkError(
                     f"{_limit_origin(limit)}: {limit.text} cannot be measured with at most {largest} sessions; "
                     f"write a batch of at least {limit.allowed:.0f}"
                 )
+
+
+def _check_arriving_batch(limit: Limit, batches: Sequence[int], arrival: Arrival) -> None:
+    """Refuse a limit on another batch than the sessions that arrive at a rate for a time."""
+    if limit.allowed not in batches:
+        raise MarkError(
+            f"{_limit_origin(limit)}: {limit.text} cannot be asked where {batches[0]:,} sessions arrive ({arrival});"
+            " write a limit on success or on a latency"
+        )
 
 
 def _limit_origin(limit: Limit) -> str:
@@ -279,7 +292,10 @@ def _make_declaration(item: pytest.Item, settings: Settings, *, fixture: bool) -
             "the fixture scaling needs the mark: write @pytest.mark.scaling above the test "
             "(without it, -m scaling skips this test)"
         )
-    test_settings = settings.with_mark(mark)
+    try:
+        test_settings = with_whole_arrival(settings.with_mark(mark))
+    except GrammarError as error:
+        raise MarkError(str(error)) from None
     slos = test_settings.slos(marked_slos)
     check_slos_apply(
         slos,

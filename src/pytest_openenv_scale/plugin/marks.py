@@ -50,7 +50,10 @@ class ScalingArguments(TypedDict, total=False):
     reps: int | str | None
     modes: str | Iterable[str] | None
     steps: int | str | None
+    think: Number | None
     arrival: str | None
+    ramp: Number | None
+    for_: Number | None
     timeout: Number | None
     action: Mapping[str, Any] | str | None
     reset: Mapping[str, Any] | str | None
@@ -61,7 +64,8 @@ class ScalingArguments(TypedDict, total=False):
 def scaling(**arguments: Unpack[ScalingArguments]) -> ScalingMark:
     """Measure how many sessions the target holds at once, with the fixture of the same name.
 
-    `waits` and `timeout` are seconds or text like "500ms"; `batches` text like "1,8,32..512" or numbers;
+    `waits`, `timeout`, `ramp` and `for_` are seconds or text like "500ms", and so is `think`, or a distribution like
+    "exponential=2s"; `batches` text like "1,8,32..512" or numbers; `steps` a number or text like "until_done=200";
     `action` and `reset` JSON, a mapping, "@file.jsonl" or "module:function"; `search` True or text like "16..4096",
     `precision` a fraction or text like "5%", 0 for exact. What is left out comes from the options.
 
@@ -142,7 +146,7 @@ def parse_scaling_mark(arguments: Mapping[str, Any], directory: Path) -> Scaling
     Raises:
         MarkError: a value is wrong, or there is no argument of that name.
     """
-    from pytest_openenv_scale.config.settings import ScalingMark
+    from pytest_openenv_scale.config.settings import ScalingMark, option_name
     from pytest_openenv_scale.config.values import PARSERS, ValueOrigin
     from pytest_openenv_scale.core.errors import GrammarError
 
@@ -150,7 +154,11 @@ def parse_scaling_mark(arguments: Mapping[str, Any], directory: Path) -> Scaling
     origin = ValueOrigin("mark", "mark scaling", directory)
     try:
         return ScalingMark(
-            **{name: PARSERS[name](value, origin) for name, value in arguments.items() if value is not None}
+            **{
+                name: PARSERS[option_name(name)](value, origin)
+                for name, value in arguments.items()
+                if value is not None
+            }
         )
     except GrammarError as error:
         raise MarkError(f"mark scaling: {error}") from None

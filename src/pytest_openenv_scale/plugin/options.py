@@ -86,14 +86,33 @@ OPTIONS: tuple[Option, ...] = (
         "Measure a repetition again that only this machine left in doubt, up to N times, once it is calm; 0: never",
     ),
     Option("modes", "LIST", "ws", "Speak these protocols: ws, http or ws,http"),
-    Option("steps", "N", "1", "Take so many steps in each session"),
+    Option(
+        "steps",
+        "N",
+        "1",
+        "Take so many steps in each session; until_done=N ends it with its episode, or after N steps",
+    ),
+    Option(
+        "think",
+        "TIME",
+        None,
+        "Let a session think for so long between a reply and its next step: 2s, uniform=1s..3s, exponential=2s (mean), "
+        "lognormal=2s,0.8 (median, σ of the logarithm) or @FILE with one time per line (write --openenv-think=@FILE)",
+    ),
     Option(
         "arrival",
         "HOW",
         "hold",
-        "Start a batch so: hold (all sessions are up before any steps), burst (all at once) or rate=R "
-        "(R sessions per second at random times)",
+        "Start a batch so: hold (all sessions are up before any steps), burst (all at once), rate=R "
+        "(R sessions per second at random times) or steady=TIME (as many slots play session after session for so long)",
     ),
+    Option(
+        "ramp",
+        "TIME",
+        None,
+        "Begin a steady state slot by slot over so long; what begins in it, or arrives in it at a rate, is not judged",
+    ),
+    Option("for", "TIME", None, "Let sessions arrive at rate=R for so long: R × TIME of them, instead of batches"),
     Option(
         "timeout",
         "TIME",
@@ -118,7 +137,7 @@ OPTIONS: tuple[Option, ...] = (
         "until-done",
         None,
         None,
-        "End a session when its episode is done instead of resetting it and going on",
+        "End a session when its episode is done instead of resetting it and going on, as --openenv-steps until_done",
         "flag",
     ),
     Option(

@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pytest_openenv_scale.config.limits import Reference
-from pytest_openenv_scale.config.settings import AXES, RERUN_OPTIONS, Settings, Source
+from pytest_openenv_scale.config.settings import (
+    AXES,
+    RERUN_OPTIONS,
+    Settings,
+    Source,
+    field_name,
+    in_force,
+    option_name,
+)
 from pytest_openenv_scale.config.values import PARSERS, ValueOrigin, join_headers
 from pytest_openenv_scale.core.errors import GrammarError, RunError, TargetError
 from pytest_openenv_scale.core.parsing import format_number
@@ -69,14 +77,16 @@ def resolve_settings(config: pytest.Config) -> Settings:
         nearest = next((layer for layer in layers if option.name in layer.values), None)
         sources[option.name] = nearest.origin(option).source if nearest else "default"
         if nearest and option.name not in ("target", "url", "slo", "header"):
-            values[option.ini.removeprefix("openenv_")] = nearest.read(option.name)
+            values[field_name(option.name)] = nearest.read(option.name)
     servers = next(layer for layer in layers if "url" in layer.values or "target" in layer.values)
     server_option = "url" if "url" in servers.values else "target"
     sources["target"] = sources[server_option]
     del sources["url"]
     optional: dict[str, Any] = dict.fromkeys(("action", "reset", "note", "json", "budget"))
+    until_done_flag: bool = values["until_done"]
     return Settings(
-        **{**optional, **values},
+        **{**optional, **in_force(values, until_done_flag=until_done_flag)},
+        until_done_flag=until_done_flag,
         targets=servers.read(server_option),
         slo=tuple(limit for layer in layers if "slo" in layer.values for limit in layer.read("slo")),
         headers=join_headers([layer.read("header") for layer in layers if "header" in layer.values]),
@@ -235,6 +245,9 @@ def header_lines(settings: Settings, environment: Path | None, rootpath: Path) -
             *(
                 "again",
                 "steps",
+                "think",
+                "ramp",
+                "for_",
                 "timeout",
                 "until_done",
                 "full_grid",
@@ -250,7 +263,7 @@ def header_lines(settings: Settings, environment: Path | None, rootpath: Path) -
             ),
             *("seed", "processes", "inconclusive", "report"),
         )
-        if settings.sources[name.replace("_", "-")] != "default"
+        if settings.sources[option_name(name)] != "default"
     ]
     if "http" in settings.modes:
         others.append(_describe_setting(settings, "http_connections"))
@@ -285,17 +298,19 @@ def _names_no_app(spec: TargetSpec) -> bool:
     return spec.name in ("envoy", "slurm") and keys.isdisjoint(("app", "image", "urls"))
 
 
-_UNSET_TEXTS = {"ping": "off", "processes": "auto"}
+_UNSET_TEXTS = {"ping": "off", "processes": "auto", "think": "0"}
 """What None means, as it is written on the command line."""
 
 
 def _describe_setting(settings: Settings, name: str) -> str:
-    source = settings.sources[name.replace("_", "-")]
+    source = settings.sources[option_name(name)]
     value = getattr(settings, name)
     declared = settings.declared.get(name) if name in AXES else None
     instead = f" instead of {_format_value(declared)}" if declared is not None and declared != value else ""
     text = _UNSET_TEXTS[name] if value is None else _format_value(value)
-    return f"{name.replace('_', '-')} {text} ({source}{instead})"
+    if name == "steps" and settings.until_done:
+        text = f"until_done={text}"
+    return f"{option_name(name)} {text} ({source}{instead})"
 
 
 def _format_value(value: object) -> str:
