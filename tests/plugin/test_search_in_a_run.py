@@ -217,6 +217,24 @@ def test_a_plan_is_printed_and_nothing_starts(inner, golden):
     golden([line for line in result.outlines[start:] if line and "====" not in line and "no tests ran" not in line])
 
 
+def test_a_plan_of_a_steady_state_begins_with_its_time(inner, golden):
+    inner.tests(
+        "@pytest.mark.scaling(batches=[8, 32], waits=[0.1], steps=9, think='uniform=1..3', "
+        "arrival='steady=60s', ramp='10s')\n"
+        "def test_steady(scaling):\n    scaling.run()\n\n"
+        '@pytest.mark.scaling(waits=[0.1], arrival="steady=20s", search="16..256", think=2)\n'
+        "def test_search(scaling):\n    scaling.run()\n\n"
+        '@pytest.mark.scaling(waits=[0.1], arrival="rate=50", for_="60s")\n'
+        "def test_open_loop(scaling):\n    scaling.run()\n\n"
+        '@pytest.mark.scaling(waits=[0.1], batches=[100], arrival="rate=2", steps=3, think=2)\n'
+        "def test_rate(scaling):\n    scaling.run()\n"
+    )
+    result = inner.run("--openenv-plan")
+    assert (inner.runs, inner.events) == ([], [])
+    start = next(at for at, line in enumerate(result.outlines) if line.startswith("test_it.py::"))
+    golden([line for line in result.outlines[start:] if line and "====" not in line and "no tests ran" not in line])
+
+
 def test_a_plan_says_where_the_ceiling_of_sessions_would_end_it(inner):
     write_test(inner)
     result = inner.run("--openenv-plan", "--openenv-target", "https://example.org", "--openenv-search", "auto")

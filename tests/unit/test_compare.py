@@ -573,6 +573,16 @@ def test_other_reset_data_are_another_workload(golden, then, now):
     golden(comparison.curves[0].remarks)
 
 
+def test_another_think_time_is_another_workload(golden):
+    usual = a_judged_sweep(8)
+    thinking = replace(
+        usual, curves=tuple(replace(view, curve=replace(view.curve, think="exponential=2")) for view in usual.curves)
+    )
+    comparison = compare_runs(a_measured_run(usual), a_measured_run(thinking, day=1), parse_fail_on("max_batch:-10%"))
+    assert comparison.outcome is Judgement.INCONCLUSIVE
+    golden(comparison.curves[0].remarks)
+
+
 @pytest.mark.parametrize(
     ("status", "sentence", "cause", "words"),
     [

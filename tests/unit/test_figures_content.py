@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from figures_samples import every_kind, in_doubt, one_point, replicas, stored
 from study_samples import a_study, sample
@@ -179,6 +181,25 @@ class TestThroughput:
     def test_the_ideal_is_every_session_done_in_its_waits(self):
         ideal = only_row(lines.throughput_content(every_kind()), "ideal", panel="ws · wait 5 s", batch=2048)
         assert ideal["value"] == pytest.approx(2048 / 5)
+
+    def test_a_think_time_is_part_of_the_ideal_and_of_what_is_kept_busy(self):
+        study = every_kind()
+        thinking = [
+            replace(
+                curve,
+                sweep=replace(curve.sweep, record=replace(curve.sweep.record, think_mean_s=3.0)),
+                curve=replace(curve.curve, curve=replace(curve.curve.curve, think="3")),
+            )
+            for curve in study.curves
+        ]
+        figure = lines.throughput_content(replace(study, curves=tuple(thinking)))
+        ideal = only_row(figure, "ideal", panel="ws · wait 5 s", batch=2048)
+        assert ideal["value"] == pytest.approx(2048 / 8)
+        point = study.curve("local-docker", "ws", 1.0).points[1]
+        share = only_row(
+            figure, "points", infrastructure="local-docker", batch=512, panel="ws · wait 1 s", measure="efficiency"
+        )
+        assert share["value"] == pytest.approx((point.effective_concurrency + 3 * point.requests_per_second) / 512)
 
     def test_without_waits_there_is_throughput_but_no_efficiency(self):
         content = lines.throughput_content(a_study(sample(wait=None)))

@@ -16,7 +16,7 @@ from pytest_openenv_scale.config.search import (
 )
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.engine.allowance import Allowance
-from pytest_openenv_scale.engine.search import MOST_PROBES, Search, highest_cost
+from pytest_openenv_scale.engine.search import MOST_PROBES, Search, possible_courses
 from pytest_openenv_scale.results.outcome import Probe
 from pytest_openenv_scale.verdict.bracket import Bracket, drift_of, grown_bytes
 from simulated_server import KINDS, PLAN, PRECISION, REPETITIONS, STEADY, SimulatedServer, answer, search
@@ -261,5 +261,5 @@ def test_what_a_curve_with_longer_waits_took_refuses_nothing_of_the_next():
 
 def test_the_most_a_search_can_cost_is_known_before():
     plan = replace(PLAN, high=1024)
-    _, most = highest_cost(plan)
+    most = max(map(sum, possible_courses(plan)))
     assert all(sum(batches(searched(up_to(edge), plan))) <= most * 1.1 for edge in range(0, 1100, 37))

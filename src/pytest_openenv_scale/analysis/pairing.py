@@ -158,7 +158,8 @@ def _workload_settings(sweep_curve: SweepCurve) -> dict[str, object]:
     if curve.mode == "http":
         settings_by_name["http connections"] = settings.get("http_connections")
     timeout = None if record.timeout_s is None else formatting.seconds(record.timeout_s)
-    return {"steps": curve.steps, "arrival": curve.arrival, "timeout": timeout, **settings_by_name}
+    shape = {"steps": curve.steps, "think": curve.think or "none", "arrival": curve.arrival}
+    return {**shape, "timeout": timeout, **settings_by_name}
 
 
 def _setting_text(value: object) -> str:

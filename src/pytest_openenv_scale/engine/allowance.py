@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pytest_openenv_scale.config.timing import Timing
 from pytest_openenv_scale.results.outcome import StopReason
 
 _MARGIN = 1.1
@@ -18,26 +19,30 @@ class OutOfTime(Exception):
 class Allowance:
     """What is left of a run's seconds and sessions; None where nothing bounds them.
 
-    `seconds` are those of the curve that is measured, `spent_s` and `opened` what it and those before it took.
+    `seconds` are those of the curve that is measured, `spent_s` and `opened` what it and those before it took. `timing`
+    is that curve's.
     """
 
     seconds: float | None = None
     sessions: int | None = None
     spent_s: float = 0.0
     opened: int = 0
+    timing: Timing | None = None
     _took: dict[int, float] = field(default_factory=dict[int, float])
 
-    def begin_curve(self, seconds: float | None) -> None:
+    def begin_curve(self, seconds: float | None, timing: Timing | None = None) -> None:
         """Begin with a curve that has so many seconds; what repetitions of another take, with its wait, tells nothing.
 
-        Its first repetition is begun if any time is left.
+        Its first repetition is begun if any time is left, and one that lasts for a time if that is.
         """
         self.seconds = seconds
+        self.timing = timing
         self._took.clear()
 
     def refuses(self, batch: int) -> StopReason | None:
         """Say why a repetition must not begin: it would not fit into the time, or open too many sessions."""
-        if self.sessions is not None and batch > self.sessions:
+        sessions = batch if self.timing is None else self.timing.sessions(batch)
+        if self.sessions is not None and sessions > self.sessions:
             return "max_sessions"
         if self.seconds is not None and self.estimate(batch) >= self.seconds:
             return "budget"
@@ -46,8 +51,12 @@ class Allowance:
     def estimate(self, batch: int) -> float:
         """Return how many seconds a repetition may take: as long as one of the next larger batch that was measured did.
 
-        Beyond all of them the line through the two largest goes on.
+        Beyond all of them the line through the two largest goes on. It takes the time that it is to last in any case.
         """
+        lasts_s = None if self.timing is None else self.timing.arrival.seconds
+        return max(self._estimate_by_others(batch), lasts_s or 0.0)
+
+    def _estimate_by_others(self, batch: int) -> float:
         larger = [known for known in self._took if known >= batch]
         if larger or len(self._took) < 2:
             return self._took.get(min(larger, default=max(self._took, default=0)), 0.0) * _MARGIN

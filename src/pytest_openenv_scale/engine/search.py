@@ -162,20 +162,19 @@ def _between(low: int, high: int) -> int:
     return min(max(round(math.sqrt(low * high)), low + 1), high - 1)
 
 
-def highest_cost(plan: SearchPlan) -> tuple[int, int]:
-    """Return the repetitions and the sessions a search takes at most of a server with a sharp limit, wherever it is."""
+def possible_courses(plan: SearchPlan) -> list[tuple[int, ...]]:
+    """Return the batches that a search asks for of servers with a sharp limit, for limits all over its range."""
     edges = {plan.low, plan.high} | {
         round(plan.low * (plan.high / plan.low) ** (step / _EDGES)) for step in range(_EDGES + 1)
     }
-    costs = [_cost_of(plan, edge) for edge in edges]
-    return max(probes for probes, _ in costs), max(sessions for _, sessions in costs)
+    return [_course(plan, edge) for edge in edges]
 
 
 _EDGES = 40
 
 
-def _cost_of(plan: SearchPlan, edge: int) -> tuple[int, int]:
+def _course(plan: SearchPlan, edge: int) -> tuple[int, ...]:
     search = Search(plan)
     while (batch := search.next_batch()) is not None:
         search.record(batch, batch <= edge)
-    return len(search.probes), sum(probe.batch for probe in search.probes)
+    return tuple(probe.batch for probe in search.probes)

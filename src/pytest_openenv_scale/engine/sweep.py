@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pytest_openenv_scale.config.limits import Slo, make_limit, slo_for_curve
 from pytest_openenv_scale.config.plan import Cell, Curve, limit_below_wait, plan_curves
 from pytest_openenv_scale.config.settings import Settings
+from pytest_openenv_scale.config.timing import Timing
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint, proxy_facts_between
 from pytest_openenv_scale.core.parsing import format_number, parse_arrival, short_repr
@@ -34,6 +35,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves
 
 from .allowance import Allowance, OutOfTime
 from .cooldown import Cooldown
+from .search import possible_courses
 from .server_watch import ServerWatch
 from .source import CellSource, Grid, Searching, most_failures, plan_search
 from .warm_up import SoloSessions, failed_row, read_warm_up, warm_up_steps
@@ -207,6 +209,7 @@ def measure_sweep(
         rerun=rerun,
         notes=endpoint.notes,
         backlog=endpoint.backlog,
+        think_mean_s=settings.think.mean if settings.think else 0.0,
         started_at=datetime.now(UTC),
     )
     if not workload.waits:
@@ -278,7 +281,7 @@ def _recorded_settings(settings: Settings, workload: Workload) -> dict[str, Any]
     """Return the settings that a sweep's figures depend on, besides those its record has a field for."""
     recorded: dict[str, Any] = {"action": workload.source, "seed": settings.seed, "until_done": settings.until_done}
     if settings.think is not None:
-        recorded["think_mean_s"] = settings.think.mean
+        recorded["think"] = str(settings.think)
     if settings.played == "any":
         recorded["played"] = settings.played
     if settings.reset is not None:
@@ -390,15 +393,29 @@ class _Measurement:
         curves_left = max(curves_of_run - sum(len(sweep.curves) for sweep in earlier), len(self._record.curves))
         for number, (curve, slo) in enumerate(zip(self._record.curves, self._record.slos, strict=True)):
             left = None if seconds_left is None else seconds_left - self._allowance.spent_s
-            self._allowance.begin_curve(None if left is None else left / max(curves_left - number, 1))
+            timing = Timing.of_curve(curve, self._record.think_mean_s)
+            self._allowance.begin_curve(None if left is None else left / max(curves_left - number, 1), timing)
             if self._judged and self._has_ended():
                 return
             warm_up = self._record.warm_up(curve.mode)
             if warm_up is not None and not warm_up.played and self._settings.played == "required":
                 continue
+            self._note_time(curve, timing)
             self._observer.curve_started(curve)
             judged = self._judged[curve.id] = self._measure_curve(curve, slo)
             self._observer.curve_done(judged)
+
+    def _note_time(self, curve: Curve, timing: Timing) -> None:
+        """Say how long a search may take each of whose repetitions lasts for a time."""
+        plan, lasting = self._record.searches.get(curve.id), timing.arrival.seconds
+        if plan is None or lasting is None:
+            return
+        courses = possible_courses(plan)
+        _, seconds = timing.most(courses)
+        self._observer.note(
+            f"{self._record.test}: the search takes up to {max(map(len, courses))} repetitions of"
+            f" {format_number(lasting)} s each, about {seconds / 60:.0f} min (--openenv-budget bounds them)"
+        )
 
     def view(self) -> SweepView:
         """Return the sweep as it was judged, curve by curve; a curve the server did not live to see is inconclusive."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,38 +12,46 @@ from pytest_openenv_scale.config.limits import Slo, slo_for_curve
 from pytest_openenv_scale.config.plan import curve_batches
 from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.config.settings import Settings
+from pytest_openenv_scale.config.timing import Timing
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
-from pytest_openenv_scale.engine.search import highest_cost
+from pytest_openenv_scale.engine.search import possible_courses
 from pytest_openenv_scale.engine.source import search_of
 
 from .collection import FIXTURE, is_elsewhere
 from .invocation import TargetParameter
 from .marks import DECLARATION
 
-_SECONDS_EACH, _SECONDS_PER_SESSION = 1.0, 0.002
-"""What a repetition takes besides its waits, and each of its sessions, where the server is a quick one."""
-
 
 @dataclass(frozen=True, slots=True)
 class _CurvePlan:
-    """One curve: what is asked of it, and the most repetitions and sessions that takes."""
+    """One curve: what is asked of it, and the most sessions and minutes that takes where the server is a quick one.
+
+    Of a steady state the sessions are estimated, too.
+    """
 
     words: str
-    repetitions: int
     sessions: int
-    wait_s: float
+    minutes: float
+    steady: bool
 
-    @property
-    def minutes(self) -> float:
-        """About how many it takes if all of that is measured and the server is a quick one."""
-        return (self.repetitions * (self.wait_s + _SECONDS_EACH) + self.sessions * _SECONDS_PER_SESSION) / 60
+    @classmethod
+    def of_courses(cls, words: str, courses: Sequence[Sequence[int]], timing: Timing) -> _CurvePlan:
+        """Return the plan of a curve that asks for the batches of one of these courses."""
+        sessions, seconds = timing.most(courses)
+        lasting = timing.arrival.seconds
+        words = words if lasting is None else f"{format_number(lasting)} s each, {words}"
+        return cls(words, sessions, seconds / 60, steady=timing.arrival.kind == "steady")
 
     def line(self, name: str) -> str:
         """Return the plan in one line."""
         cost = f"{formatting.count(self.sessions)} sessions, about {self.minutes:.1f} min"
-        return f"  {name}: {self.words}; at most {cost}"
+        return f"  {name}: {self.words}; {_bound(steady=self.steady)} {cost}"
+
+
+def _bound(*, steady: bool) -> str:
+    return "about" if steady else "at most"
 
 
 def plan_lines(items: list[pytest.Item], settings: Settings) -> list[str]:
@@ -66,8 +74,8 @@ def plan_lines(items: list[pytest.Item], settings: Settings) -> list[str]:
             elsewhere += plan.sessions if is_elsewhere(spec) else 0
     sessions, minutes = sum(plan.sessions for plan in plans), sum(plan.minutes for plan in plans)
     lines.append(
-        f"{formatting.count_of(len(plans), 'curve')}, at most {formatting.count(sessions)} sessions, about"
-        f" {minutes:.1f} min where servers are quick; nothing was started"
+        f"{formatting.count_of(len(plans), 'curve')}, {_bound(steady=any(plan.steady for plan in plans))}"
+        f" {formatting.count(sessions)} sessions, about {minutes:.1f} min where servers are quick; nothing was started"
     )
     if settings.budget is not None:
         lines.append(f"measuring ends after {format_number(settings.budget)} s (--openenv-budget)")
@@ -87,21 +95,22 @@ def _target_index(item: Any) -> int:
 
 
 def _curve_plans(settings: Settings, slos: tuple[Slo, ...], spec: TargetSpec) -> Iterator[tuple[str, _CurvePlan]]:
+    think_s = 0.0 if settings.think is None else settings.think.mean
     for mode in settings.modes:
         for wait in settings.waits:
             slo = slo_for_curve(slos, wait, mode)
-            seconds = wait * settings.steps
+            timing = Timing(settings.steps, wait, think_s, settings.arrival)
             name = f"{mode} · wait {format_number(wait)} s"
             if settings.search:
                 search = search_of(slo, settings, on_loopback=not is_elsewhere(spec))
-                yield name, _CurvePlan(_search_words(search), *highest_cost(search), seconds)
+                yield name, _CurvePlan.of_courses(_search_words(search), possible_courses(search), timing)
                 continue
             batches = curve_batches(settings.batches, slo)
             repetitions = settings.repetitions
             words = (
                 f"batch {formatting.list_of_counts(list(batches))}, {formatting.count_of(repetitions, 'repetition')}"
             )
-            yield name, _CurvePlan(words, repetitions * len(batches), repetitions * sum(batches), seconds)
+            yield name, _CurvePlan.of_courses(words, [batches * repetitions], timing)
 
 
 def _search_words(search: SearchPlan) -> str:

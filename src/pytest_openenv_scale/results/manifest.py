@@ -45,7 +45,8 @@ class SweepRecord(Jsonable):
     sessions that played alone before, `left_out` names curves whose limits are below their waits. Durations are
     seconds; a timeout is None where it is not known. By the id of a curve, `searches` are the plans of those that are
     searched, and `stops` why they ended, or why others did early. `spent_s` is how long measuring took, `sessions` how
-    many were opened for it, `backlog` how many connections the server's kernel lets wait.
+    many were opened for it, `backlog` how many connections the server's kernel lets wait. `think_mean_s` is the mean
+    think time.
     """
 
     sweep_id: str
@@ -78,6 +79,7 @@ class SweepRecord(Jsonable):
     spent_s: float = 0.0
     sessions: int = 0
     backlog: int | None = None
+    think_mean_s: float = 0.0
 
     def __post_init__(self) -> None:
         if len(self.slos) != len(self.curves):

@@ -486,9 +486,9 @@ def _curve_key(curve: StudyCurve) -> _CurveKey:
 
 
 def _terms(curve: StudyCurve) -> tuple[object, ...]:
-    """Return the limits that make a cell pass, the steps and the arrival: what curves must share to be compared."""
+    """Return the limits that make a cell pass, and what its sessions do when: what curves must share to be compared."""
     limits = tuple((limit.name, limit.allowed) for limit in curve.verdict.slo.limits if limit.kind.scope == "cell")
-    return limits, curve.curve.curve.steps, curve.curve.curve.arrival
+    return limits, curve.curve.curve.steps, curve.curve.curve.arrival, curve.curve.curve.think
 
 
 def holds_more(curve: StudyCurve, other: StudyCurve) -> bool:

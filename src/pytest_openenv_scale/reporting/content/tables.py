@@ -18,7 +18,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 from . import verdicts, wording
 from .refusals import refusal_sentence
 from .searches import search_sentences
-from .wording import CHECK_MARKS, check_name, figure_text, visible_columns
+from .wording import CHECK_MARKS, arrival_text, check_name, figure_text, visible_columns
 
 _MESSAGE_CHARACTERS = 300
 """The most characters of a server's message that are shown."""
@@ -162,7 +162,7 @@ def workloads_table(sweeps: Iterable[SweepView]) -> Table:
             _batches_text(view, curve),
             formatting.count(view.record.reps),
             formatting.count(curve.steps),
-            curve.arrival,
+            arrival_text(curve.arrival),
             formatting.seconds(view.record.timeout_s),
             ", ".join(limit.text for limit in slo.limits) or formatting.MISSING,
             ", ".join(f"{name} {value}" for name, value in view.record.settings.items()),

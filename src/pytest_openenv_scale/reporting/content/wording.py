@@ -11,7 +11,7 @@ from pytest_openenv_scale.analysis.study import BatchPoint, StudyCurve, batch_po
 from pytest_openenv_scale.config.limits import LIMITS
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.parsing import format_number, parse_arrival
 from pytest_openenv_scale.core.text import end_of_log, on_one_line, without_escapes
 from pytest_openenv_scale.metrics.certainty import Interval
 from pytest_openenv_scale.metrics.summary import CellSummary
@@ -181,12 +181,28 @@ OUTCOME_MARKS = {Outcome.MET: "✓", Outcome.MISSED: "✗", Outcome.INCONCLUSIVE
 OUTCOME_COLOURS = {Outcome.MET: "green", Outcome.MISSED: "red", Outcome.INCONCLUSIVE: "yellow"}
 
 
+def arrival_text(arrival: str) -> str:
+    """Return an arrival as people read it: "hold", "rate=50 for 60 s", "steady 60 s, ramp 10 s"."""
+    parsed = parse_arrival(arrival)
+    if parsed.seconds is None:
+        return arrival
+    lasting = f"{format_number(parsed.seconds)} s"
+    text = f"steady {lasting}" if parsed.rate is None else f"rate={format_number(parsed.rate)} for {lasting}"
+    return f"{text}, ramp {format_number(parsed.ramp)} s" if parsed.ramp else text
+
+
+def think_text(think: str) -> str:
+    """Return a think time as people read it: "think 2 s", "think exponential=2"."""
+    return f"think {think}" if "=" in think else f"think {think} s"
+
+
 def curve_facts(record: SweepRecord, curve: Curve) -> str:
     """Return what distinguishes a curve: "local-uvicorn · ws · wait 1 s · hold · 3 reps · 2 cores"."""
     facts = [curve.infrastructure, curve.mode]
     facts += [] if curve.wait is None else [f"wait {format_number(curve.wait)} s"]
-    facts += [f"{curve.steps} steps"] if curve.steps > 1 else []
-    facts += [curve.arrival]
+    facts += [f"{'up to ' * bool(record.settings.get('until_done'))}{curve.steps} steps"] if curve.steps > 1 else []
+    facts += [think_text(curve.think)] if curve.think else []
+    facts += [arrival_text(curve.arrival)]
     facts += ["search"] if curve.id in record.searches else [formatting.count_of(record.reps, "rep")]
     facts += [] if record.cores is None else [formatting.count_of(record.cores, "core")]
     return " · ".join(facts)

@@ -8,6 +8,7 @@ from typing import Any
 from pytest_openenv_scale.analysis.axes import CurveHistory, HistoryPoint, ServerCount, ServerScaling, server_scalings
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve, probe_points
 from pytest_openenv_scale.config.limits import DEFAULT_SUCCESS, METRICS
+from pytest_openenv_scale.config.timing import Timing
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
@@ -32,16 +33,17 @@ def throughput_content(study: Study) -> content.FigureContent | None:
                 rows.append((*series, RATE, point.batch, point.requests_per_second, state))
             if (share := efficiency(curve, point)) is not None:
                 rows.append((*series, EFFICIENCY, point.batch, share, state))
-                ideal[content.panel_of(curve), point.batch] = point.batch / (
-                    (curve.wait or 1.0) * curve.curve.curve.steps
-                )
+                ideal[content.panel_of(curve), point.batch] = _timing(curve).ideal_rate(point.batch) or 0.0
+    thinks = any(curve.sweep.record.think_mean_s for curve in study.curves)
     if not any(row[2] == RATE for row in rows):
         return None
     best = max((row for row in rows if row[2] == RATE), key=lambda row: row[4])
-    notes = [content.STATES_NOTE + ("    - - -  ideal: batch ÷ (steps × wait)" if ideal else "")]
+    cycle = "the waits and think times of a session" if thinks else "(steps × wait)"
+    notes = [content.STATES_NOTE + (f"    - - -  ideal: batch ÷ {cycle}" if ideal else "")]
     if ideal:
         notes.append(
-            "Efficiency: seconds that successful sessions spent in their waits ÷ (batch × duration of the cell);"
+            f"Efficiency: seconds that successful sessions spent in their waits{' and think times' * thinks} ÷ (batch ×"
+            " duration of the cell);"
             " connecting, resetting, queueing and failing make it less than 100 %."
         )
     return content.figure_of(
@@ -66,10 +68,21 @@ def throughput_content(study: Study) -> content.FigureContent | None:
 
 
 def efficiency(curve: StudyCurve, point: BatchPoint) -> float | None:
-    """Return effective concurrency ÷ batch, a fraction; None where no wait was asked for or nothing is known."""
-    if not curve.wait or point.effective_concurrency is None:
+    """Return the share of a batch's time that successful sessions waited or thought, a fraction.
+
+    None where neither was asked for, or where it is not known: of sessions that end with their episode, how long they
+    thought.
+    """
+    timing = _timing(curve)
+    waiting = point.effective_concurrency if curve.wait else 0.0
+    unknown = timing.think_s and curve.sweep.record.settings.get("until_done")
+    if waiting is None or unknown or not (curve.wait or timing.think_s):
         return None
-    return point.effective_concurrency / point.batch
+    return (waiting + (point.requests_per_second or 0.0) * timing.thought_s) / point.batch
+
+
+def _timing(curve: StudyCurve) -> Timing:
+    return Timing.of_curve(curve.curve.curve, curve.sweep.record.think_mean_s)
 
 
 NODES_KEY = "nodes"
