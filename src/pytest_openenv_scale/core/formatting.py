@@ -97,6 +97,14 @@ def small_sample_note(values: int, statistic: str) -> str:
     return "" if values >= enough else f" ({statistic} of {values} ≈ max)"
 
 
+def text_range(low: str, high: str, joint: str = " to ") -> str:
+    """Return two figures with their units as a range, one unit and one of equal texts: "12 to 15 ms", "12 ms"."""
+    if low == high:
+        return low
+    number, blank, unit = low.partition(" ")
+    return f"{number if blank and high.endswith(f' {unit}') else low}{joint}{high}"
+
+
 def list_of_counts(numbers: list[int]) -> str:
     """Return whole numbers as a list for people: "32", "32 and 64", "32, 64 and 128"."""
     texts = [count(value) for value in numbers]

@@ -131,9 +131,7 @@ def figure_range(metric: str, figure: ComparedFigure) -> str:
     if not figure.range_width:
         return _value_text(metric, figure)
     low, high = metric_text(metric, figure.low), metric_text(metric, figure.high)
-    number, blank, unit = low.partition(" ")
-    low = number if blank and high.endswith(f" {unit}") else low
-    return f"{_value_text(metric, figure)} ({low}–{high})"
+    return f"{_value_text(metric, figure)} ({formatting.text_range(low, high, '–')})"
 
 
 def effect_text(change: Change) -> str:
