@@ -354,7 +354,7 @@ class CellRows:
     cell_id: str
 
     def latencies(self, phase: str) -> list[float]:
-        """Return one latency in seconds per successful session of all repetitions; empty where none can be read."""
+        """Return one latency in seconds per judged session that succeeded, of all repetitions; empty without any."""
         import pyarrow as pa
         import pyarrow.compute as pc
 
@@ -366,8 +366,9 @@ class CellRows:
             try:
                 part = read_part(path)
                 if part.meta.sweep_id == self.sweep_id:
-                    rows = part.table((column, "success"))
-                    tables.append(pa.table({column: pc.drop_null(rows.filter(rows["success"])[column])}))
+                    rows = part.table((column, "success", "judged"))
+                    good = rows.filter(pc.and_(rows["success"], rows["judged"]))
+                    tables.append(pa.table({column: pc.drop_null(good[column])}))
             except PartError:
                 continue
         if not tables:
