@@ -10,6 +10,7 @@ from pytest_openenv_scale.config.limits import Slo, make_limit
 from pytest_openenv_scale.config.plan import Cell, Curve
 from pytest_openenv_scale.metrics.percentiles import PhaseStats
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
+from pytest_openenv_scale.metrics.windows import Window
 from pytest_openenv_scale.results.cell import CellMeta, SessionRow
 from pytest_openenv_scale.results.outcome import ErrorCount
 from pytest_openenv_scale.results.parts import rows_to_table
@@ -128,6 +129,35 @@ def a_summary(
 @cache
 def _one_session() -> CellSummary:
     return summary_of([a_row()], a_cell(1))
+
+
+def steady_windows(*, seconds=60, ramp=10, width=5, drain=2.5, slots=64, rss_bytes=210_000_000) -> tuple[Window, ...]:
+    """Windows of a steady state in which steps take 9 to 15 ms and memory grows by 0.4 MB a window; one session failed.
+
+    In the ramp slots begin; two windows before the end one is missing of those that are open.
+    """
+    bounds = [(at, at + width) for at in range(0, seconds, width)] + [(seconds, seconds + drain)]
+    return tuple(
+        Window(
+            start_s=float(start),
+            end_s=float(end),
+            judged=ramp <= start < seconds,
+            begun=58 if start < seconds else 0,
+            failed=int(at == 4),
+            finished=57 if start < seconds else 40,
+            success_rate=(0.99 if at == 4 else 1.0) if ramp <= start < seconds else None,
+            sessions_per_second=11.4 if start < seconds else 16.0,
+            steps=500,
+            step_p50_s=0.009,
+            step_p99_s=0.012 + 0.001 * (at % 4),
+            open_least=0 if start in (0, seconds) else slots - int(at == len(bounds) - 3),
+            rss_bytes=rss_bytes + 400_000 * at,
+            threads=12,
+            descriptors=90 + at,
+            cpu_share=0.42,
+        )
+        for at, (start, end) in enumerate(bounds)
+    )
 
 
 def an_slo(**limits) -> Slo:

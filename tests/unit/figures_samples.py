@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from report_samples import a_run, steady_sweep
 from study_samples import EVERYTHING, a_run_of, a_study, sample, stored_run
 
-from pytest_openenv_scale.analysis.study import Study, join_runs
+from pytest_openenv_scale.analysis.study import Study, join_runs, study_of
 from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.verdict.sweep import view_sweep
 
@@ -74,6 +75,11 @@ def dense_grid() -> Study:
     """One infrastructure at twenty-six batches: more than a tile has room for any figure."""
     batches = {100 * at: (1.0 if at < 20 else 0.5, 0.002 * at) for at in range(1, 27)}
     return a_study(sample("local-hypercorn", batches))
+
+
+def steady_state() -> Study:
+    """A steady state of a minute: 64 slots pass, 128 fail."""
+    return study_of(a_run(Path("results"), steady_sweep()))
 
 
 def stored(folder: Path) -> Study:

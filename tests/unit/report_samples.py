@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from cells import NOON, a_cell, a_summary, an_slo
+from cells import NOON, a_cell, a_summary, an_slo, steady_windows
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.config.limits import Slo
@@ -119,6 +119,31 @@ def doubtful_sweep() -> SweepView:
         slo=an_slo(max_batch=64, hosts=2),
         notes=("no openenv.yaml in the root: the built-in environment was measured",),
     )
+
+
+def steady(
+    slots: int, *, sessions: int | None = None, failed=3, windows=None, arrival="steady=60,ramp=10", **fields
+) -> CellSummary:
+    """A repetition in which each slot played session after session for a minute; the ramp is not judged."""
+    measured_windows = steady_windows(slots=slots) if windows is None else windows
+    opened = [window.open_least for window in measured_windows if window.judged]
+    sessions = 9 * slots if sessions is None else sessions
+    base = measured(sessions, failed=failed, **fields)
+    return replace(
+        base,
+        cell=replace(base.cell, batch=slots, arrival=arrival, think="exponential=2"),
+        requests_per_second=(sessions - failed) / 50,
+        peak_concurrency=slots,
+        unjudged=slots + 40,
+        open_least=min(opened, default=None),
+        windows=measured_windows,
+    )
+
+
+def steady_sweep() -> SweepView:
+    """A steady state that 64 slots hold, and 128 do not."""
+    slo = an_slo(success=0.95)
+    return a_sweep(steady(64), steady(128, failed=97), slo=slo, arrival="steady=60,ramp=10", think_mean_s=2.0)
 
 
 def a_manifest(*sweeps: SweepView, status="complete", **fields) -> Manifest:

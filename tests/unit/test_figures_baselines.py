@@ -45,6 +45,7 @@ PICTURES: dict[str, tuple[Callable[[Path], Study], str]] = {
     },
     "dense-p99": (lambda _: figures_samples.dense_grid(), "p99"),
     "replicas-nodes": (lambda _: figures_samples.replicas(), "nodes"),
+    "steady-over_time": (lambda _: figures_samples.steady_state(), "over_time"),
     "stored-overhead": (figures_samples.stored, "overhead"),
     "stored-concurrency": (figures_samples.stored, "concurrency"),
 }

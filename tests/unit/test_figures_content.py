@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from figures_samples import every_kind, in_doubt, one_point, replicas, stored
+from cells import NOON
+from figures_samples import every_kind, in_doubt, one_point, replicas, steady_state, stored
+from report_samples import a_run, steady_sweep
 from study_samples import a_study, sample
 
-from pytest_openenv_scale.analysis.study import join_runs
+from pytest_openenv_scale.analysis.study import join_runs, study_of
 from pytest_openenv_scale.core.formatting import seconds
-from pytest_openenv_scale.reporting.figures import bars, lines
+from pytest_openenv_scale.reporting.figures import bars, lines, over_time
 from pytest_openenv_scale.reporting.figures.content import (
     FigureContent,
     batch_breaks,
@@ -19,6 +22,7 @@ from pytest_openenv_scale.reporting.figures.content import (
     wrap_label,
 )
 from pytest_openenv_scale.reporting.figures.write import KEYS, figure_contents
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult
 
 
 def rows_of(content: FigureContent | None, frame: str) -> list[dict]:
@@ -193,11 +197,16 @@ class TestThroughput:
             for curve in study.curves
         ]
         figure = lines.throughput_content(replace(study, curves=tuple(thinking)))
-        ideal = only_row(figure, "ideal", panel="ws · wait 5 s", batch=2048)
+        ideal = only_row(figure, "ideal", panel="ws · wait 5 s · think 3 s", batch=2048)
         assert ideal["value"] == pytest.approx(2048 / 8)
         point = study.curve("local-docker", "ws", 1.0).points[1]
         share = only_row(
-            figure, "points", infrastructure="local-docker", batch=512, panel="ws · wait 1 s", measure="efficiency"
+            figure,
+            "points",
+            infrastructure="local-docker",
+            batch=512,
+            panel="ws · wait 1 s · think 3 s",
+            measure="efficiency",
         )
         assert share["value"] == pytest.approx((point.effective_concurrency + 3 * point.requests_per_second) / 512)
 
@@ -205,6 +214,47 @@ class TestThroughput:
         content = lines.throughput_content(a_study(sample(wait=None)))
         assert {row["measure"] for row in rows_of(content, "points")} == {"sessions per second"}
         assert content.facts["measures"] == ["sessions per second"]
+
+
+class TestOverTime:
+    def test_a_panel_is_the_batch_on_either_side_of_max_batch_and_a_row_a_measure(self):
+        content = over_time.over_time_content(steady_state())
+        assert content is not None
+        assert content.facts["panels"] == ["64 slots: passes", "128 slots: fails ✕"]
+        load = "ws · wait 1 s · think exponential 2 s · steady 60 s, ramp 10 s"
+        assert content.subtitle == f"local-uvicorn · {load}"
+        assert content.facts["measures"] == ["sessions open", "step time", "success", "memory"]
+
+    def test_a_point_is_in_the_middle_of_its_window_and_what_is_not_judged_is_shaded(self):
+        content = over_time.over_time_content(steady_state())
+        points = [row for row in rows_of(content, "points") if row["line"] == "step p99" and "64" in row["panel"]]
+        assert [(row["seconds"], row["value"]) for row in points[:2]] == [(2.5, 0.012), (7.5, pytest.approx(0.013))]
+        shaded = [(row["start"], row["end"]) for row in rows_of(content, "unjudged") if "64" in row["panel"]]
+        assert shaded == [(0, 5), (5, 10), (60, 62.5)]
+
+    def test_a_limit_is_drawn_where_its_measure_is(self):
+        limits = rows_of(over_time.over_time_content(steady_state()), "limits")
+        assert {(row["measure"], row["value"]) for row in limits} == {("success", 0.95)}
+
+    def test_without_a_steady_state_there_is_no_figure(self):
+        assert over_time.over_time_content(every_kind()) is None
+
+    def test_a_check_that_lets_sessions_play_on_is_a_panel_beside(self):
+        series = {"at_s": (5.0, 10.0), "step_p50_s": (0.009, 0.009), "step_p99_s": (0.012, 0.02)}
+        result = CheckResult(CheckOutcome.MET, "it stays as it is", series=series)
+        check = CheckRecord("t.py::test_soak", "local", "local-uvicorn", "endurance", result, NOON, 10.0)
+        content = over_time.over_time_content(
+            study_of(replace(a_run(Path("results"), steady_sweep()), checks=(check,)))
+        )
+        assert content is not None
+        panel = content.facts["panels"][-1]
+        assert panel == "local-uvicorn\nsoak: met"
+        assert content.subtitle == ""
+        points = [row for row in rows_of(content, "points") if row["panel"] == panel]
+        assert [(row["line"], row["seconds"], row["value"]) for row in points] == [
+            *(("step p50", at, 0.009) for at in (2.5, 7.5)),
+            *(("step p99", at, value) for at, value in ((2.5, 0.012), (7.5, 0.02))),
+        ]
 
 
 class TestNodes:
@@ -230,9 +280,10 @@ class TestNodes:
 
 
 def test_figures_come_in_one_order_and_only_where_there_is_data(tmp_path):
-    assert [content.key for content in figure_contents(stored(tmp_path))] == [key for key in KEYS if key != "nodes"]
+    shown = [key for key in KEYS if key not in ("nodes", "over_time")]
+    assert [content.key for content in figure_contents(stored(tmp_path))] == shown
     assert [content.key for content in figure_contents(every_kind())] == [
-        key for key in KEYS if key not in ("overhead", "concurrency")
+        key for key in KEYS if key not in ("overhead", "concurrency", "over_time")
     ]
     assert figure_contents(a_study(sample(curves={}))) == []
 

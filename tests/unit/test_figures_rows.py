@@ -135,7 +135,7 @@ class TestFigures:
         assert [panel for panel in content.facts["panels"] if "wait 1 s" in panel] == [
             f"local-{name}\nws · wait 1 s · batch {batch}"
             for name in ("hypercorn", "uvicorn")
-            for batch in ("32 passes", "128 fails ✕")
+            for batch in ("32: passes", "128: fails ✕")
         ]
         assert (
             list(content.frames["peaks"]["text"])

@@ -20,7 +20,20 @@ from pytest_openenv_scale.reporting.content.wording import (
 )
 from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Reason
 
-SHOWN = ["batch", "success", "open", "connect", "reset", "step", "total", "spread", "overhead", "rps", "hosts"]
+SHOWN = [
+    "batch",
+    "sessions",
+    "success",
+    "open",
+    "connect",
+    "reset",
+    "step",
+    "total",
+    "spread",
+    "overhead",
+    "rps",
+    "hosts",
+]
 
 
 def names(sweep):

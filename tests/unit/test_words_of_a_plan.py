@@ -25,7 +25,13 @@ def test_an_arrival_is_said_with_its_seconds(arrival, text):
 
 @pytest.mark.parametrize(
     ("think", "text"),
-    [("2", "think 2 s"), ("uniform=1..3", "think uniform=1..3"), ("samples=3 ab", "think samples=3 ab")],
+    [
+        ("2", "think 2 s"),
+        ("uniform=1..3", "think 1 to 3 s"),
+        ("exponential=2", "think exponential 2 s"),
+        ("lognormal=2,0.8", "think lognormal 2 s, σ 0.8"),
+        ("samples=3 3f2a9c41d0", "think one of 3 samples"),
+    ],
 )
-def test_a_think_time_is_said_as_it_is_written(think, text):
+def test_a_think_time_is_said_with_its_seconds(think, text):
     assert think_text(think) == text

@@ -56,6 +56,23 @@ class BatchPoint:
         return _least_count(summary.peak_concurrency for summary in self.repetitions)
 
     @property
+    def open_least(self) -> int | None:
+        """The fewest sessions that were open at once while a steady state was judged."""
+        return _least_count(summary.open_least for summary in self.repetitions)
+
+    @property
+    def judged(self) -> int:
+        """The fewest sessions of a repetition that its figures count, those that failed included."""
+        return min((summary.successful + summary.failed for summary in self.repetitions), default=0)
+
+    @property
+    def worst(self) -> CellSummary:
+        """The repetition with the lowest share of sessions that succeeded; of equal ones the first."""
+        return min(
+            self.repetitions, key=lambda rep: (rep.success_rate is None, rep.success_rate or 0.0, rep.repetition)
+        )
+
+    @property
     def hosts(self) -> int | None:
         """The fewest hosts that sessions of a repetition ran on."""
         return _least_count(summary.hosts for summary in self.repetitions)
@@ -193,6 +210,12 @@ class StudyCurve:
     def best(self) -> BatchPoint | None:
         """The point of the max batch; None where there is no max batch."""
         return self.point(self.verdict.max_batch)
+
+    @property
+    def bracket(self) -> tuple[BatchPoint, ...]:
+        """The point of the max batch and the smallest that does not pass, those of them that there are."""
+        beyond = next((point for point in self.points if not point.passed), None)
+        return tuple(point for point in (self.best, beyond) if point is not None)
 
     @property
     def memory_per_session(self) -> float | None:

@@ -85,8 +85,7 @@ class Worker:
             return
         gc.collect()
         gc.freeze()
-        if not share.leaves_garbage:
-            gc.disable()
+        gc.disable()
         try:
             self._pipe.send(ipc.Ready())
             self._pipe.send(await share.run())

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from pytest_openenv_scale.config.plan import Cell, Curve
-from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.parsing import format_number, parse_arrival
 from pytest_openenv_scale.engine.sweep import Observer
 from pytest_openenv_scale.load.runner import LoadProgress
 from pytest_openenv_scale.metrics.summary import CellSummary
@@ -44,7 +44,7 @@ class Progress(Observer):
     def cell_progress(self, cell: Cell, repetition: int, progress: LoadProgress) -> None:
         """Show how far the cell is, where lines are rewritten."""
         if self._rewrites:
-            self._write(self._fit(_cell_status(cell, repetition, progress)))
+            self._write(self._fit(cell_status(cell, repetition, progress)))
 
     def attempt_set_aside(self, cell: Cell, summary: CellSummary) -> None:
         """Show what was amiss with an attempt that is repeated."""
@@ -139,13 +139,24 @@ def _curve_name(curve: Curve) -> str:
     return f"{curve.infrastructure} · {curve.mode}{wait}"
 
 
-def _cell_status(cell: Cell, repetition: int, progress: LoadProgress) -> str:
+def cell_status(cell: Cell, repetition: int, progress: LoadProgress) -> str:
+    """Return how far a repetition is, in one line."""
     repeated = f" rep {repetition}" if repetition > 1 else ""
-    failed = f", {progress.failed} failed" if progress.failed else ""
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    # How many sessions slots will play nobody knows.
+    of_all = "" if wording.is_steady(cell.curve) else f" of {progress.asked:,}"
     return (
-        f"{_curve_name(cell.curve)} · batch {cell.batch}{repeated} · "
-        f"{progress.open} open, {progress.finished} of {progress.asked} over{failed} · {progress.elapsed_s:.0f} s"
+        f"{_curve_name(cell.curve)} · {wording.load_name(cell)}{repeated} · "
+        f"{progress.open:,} open, {progress.finished:,}{of_all} over{failed} · {_elapsed(cell, progress.elapsed_s)}"
     )
+
+
+def _elapsed(cell: Cell, elapsed_s: float) -> str:
+    """Return "12 s", where it is known how long sessions begin "12 of 60 s", and thereafter "63 s, none begins"."""
+    length_s = parse_arrival(cell.arrival).seconds
+    if length_s is None:
+        return f"{elapsed_s:.0f} s"
+    return f"{elapsed_s:.0f} of {length_s:.0f} s" if elapsed_s < length_s else f"{elapsed_s:.0f} s, none begins"
 
 
 class Cancelled(BaseException):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve, study_of
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line, without_escapes
 from pytest_openenv_scale.reporting.content.wording import run_problems
 from pytest_openenv_scale.results.outcome import (
@@ -27,7 +26,7 @@ from .content.findings import TOPICS, findings
 from .content.refusals import refusal_words
 from .content.study_tables import study_tables
 from .figures import FiguresError, FigureSvg, figure_svgs
-from .figures.content import series_styles
+from .figures.content import panel_of, series_styles
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -98,7 +97,7 @@ def _environment() -> Environment:
         join_command=shlex.join,
         number=formatting.number,
         one_line=on_one_line,
-        load=_load_text,
+        load=panel_of,
         reason=_reason_with_refusal,
         batch_verdict=_batch_verdict,
         period=_period,
@@ -202,10 +201,6 @@ def _reason_with_refusal(curve: StudyCurve) -> str:
 
 def _batch_verdict(row: BatchPoint) -> str:
     return f"{wording.batch_mark(row)} {wording.batch_remark(row)}".rstrip()
-
-
-def _load_text(curve: StudyCurve) -> str:
-    return curve.mode if curve.wait is None else f"{curve.mode} · wait {format_number(curve.wait)} s"
 
 
 def _period(runs: Sequence[Run]) -> str:

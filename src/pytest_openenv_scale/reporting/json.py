@@ -206,7 +206,8 @@ def junit_properties(view: SweepView) -> list[tuple[str, object]]:
 
     `openenv_success` (a fraction) is that of the largest batch measured, `openenv_total_p99` (seconds) that of
     max batch, each the worst of the repetitions; `openenv_success_batch` and `openenv_total_p99_batch` name those
-    batches. What is not known is left out. Where ws and http were measured,
+    batches. `openenv_open_least` is the fewest sessions that were open at once in a steady state of max batch slots.
+    What is not known is left out. Where ws and http were measured,
     `openenv_protocol_winner[wait=1]` and `openenv_protocol_ratio[wait=1]` compare them: ws max ÷ http max, as "4",
     "≥ 4", or "–" where it is not known; the winner is "unknown" where none is named.
     """
@@ -242,5 +243,6 @@ def _curve_figures(view: CurveView) -> list[tuple[str, object]]:
         ("success_batch", None if success is None else rows[-1].batch),
         ("total_p99", None if total_p99 is None else round(total_p99, 6)),
         ("total_p99_batch", None if total_p99 is None else verdict.max_batch),
+        ("open_least", best.open_least if best else None),
         ("reason", on_one_line(verdicts.headline(view))),
     ]

@@ -177,19 +177,26 @@ def latency_table(study: Study) -> Table:
 def scaling_table(study: Study) -> Table:
     """Return success, latency, throughput and behaviour of every batch of every curve."""
     points = [(curve, point) for curve in study.curves for point in curve.points]
+    steady = any(wording.is_steady(curve.curve.curve) for curve in study.curves)
     rows = [
         (
             *curve_cells(curve),
             count_value(point.batch),
+            *((count_value(point.judged),) if steady else ()),
             percent_value(point.success),
+            *((count_value(point.open_least),) if steady else ()),
             seconds_value(point.latency("total")),
             rate_value(point.requests_per_second),
             Value(wording.scaling_note(curve.verdict, point.batch, point.success)),
         )
         for curve, point in points
     ]
+    heads = ("batch", "success", "total p99", "rps")
     notes = reading_notes(point for _, point in points)
-    return _curve_table("scaling", "Scaling", ("batch", "success", "total p99", "rps"), rows, notes, ("behaviour",))
+    if steady:
+        heads = ("batch", "sessions", "success", "open, least", *heads[2:])
+        notes = (*notes, "a batch in a steady state is a number of slots; open, least is of the judged time")
+    return _curve_table("scaling", "Scaling", heads, rows, notes, ("behaviour",))
 
 
 def nodes_table(study: Study) -> Table:

@@ -12,12 +12,14 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.metrics.windows import Window
 from pytest_openenv_scale.results.outcome import CheckRecord, CheckResult, WarmUp
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from . import verdicts, wording
 from .refusals import refusal_sentence
 from .searches import search_sentences
+from .windows import check_windows, moment, unjudged_note, window_spans, windows_sentences
 from .wording import CHECK_MARKS, arrival_text, check_name, figure_text, visible_columns
 
 _MESSAGE_CHARACTERS = 300
@@ -206,6 +208,66 @@ def _origin(warm_up: WarmUp) -> str:
     return "made from /schema, may mean nothing" if warm_up.made_action else "as written"
 
 
+MOST_WINDOWS, _WINDOWS_AT_END = 30, 12
+"""The most windows that a table shows, and how many it shows of either end where there are more."""
+
+_WindowFigure = tuple[str, Callable[[Window], Value]]
+
+_OF_WINDOW: Sequence[_WindowFigure] = (
+    ("begun", lambda window: count_value(window.begun)),
+    ("success", lambda window: percent_value(window.success_rate)),
+    ("sessions/s", lambda window: rate_value(window.sessions_per_second)),
+    ("open, least", lambda window: count_value(window.open_least)),
+    ("step p50", lambda window: seconds_value(window.step_p50_s)),
+    ("step p99", lambda window: seconds_value(window.step_p99_s)),
+    ("memory", lambda window: size_value(window.rss_bytes)),
+    ("cores used", lambda window: number_value(window.cpu_share)),
+    ("threads", lambda window: count_value(window.threads)),
+    ("descriptors", lambda window: count_value(window.descriptors)),
+)
+"""The figures of a window; those that no window of a cell has are left out."""
+
+
+def windows_tables(curve: StudyCurve) -> list[Table]:
+    """Return the windows of the batches on either side of max batch, a table each, in their worst repetition."""
+    return [
+        _windows_table(f"Over time: {_repetition_name(point)}", windows, _OF_WINDOW, beginning="ramp")
+        for point in curve.bracket
+        if (windows := point.worst.windows)
+    ]
+
+
+def _repetition_name(point: BatchPoint) -> str:
+    cell = point.worst
+    repetition = f", repetition {cell.repetition}" if len(point.repetitions) > 1 else ""
+    return f"{wording.load_name(cell.cell)}{repetition}"
+
+
+def check_windows_table(result: CheckResult) -> Table:
+    """Return a row per window of a check that let sessions play on; of other checks nothing."""
+    return _windows_table("Over time", check_windows(result), _OF_WINDOW[1:], beginning="warm-up")
+
+
+def _windows_table(title: str, windows: Sequence[Window], figures: Sequence[_WindowFigure], *, beginning: str) -> Table:
+    ends, notes = windows, ()
+    if len(windows) > MOST_WINDOWS:
+        ends = (*windows[:_WINDOWS_AT_END], *windows[-_WINDOWS_AT_END:])
+        between = windows[_WINDOWS_AT_END:-_WINDOWS_AT_END]
+        left_out = formatting.count_of(len(between), "window")
+        notes = (f"{left_out} between are left out: {', '.join(window_spans(between))}; report.json has all",)
+    known = [(head, value) for head, value in figures if any(value(window).number is not None for window in windows)]
+    rows = [
+        (
+            Value(f"{moment(window.start_s)} to {moment(window.end_s)}"),
+            *(value(window) for _, value in known),
+            Value(unjudged_note(windows, window, beginning)),
+        )
+        for window in ends
+    ]
+    heads = ("seconds", *(head for head, _ in known))
+    return Table("windows", title, (*heads, "note"), tuple(rows), frozenset(heads), notes)
+
+
 def failures_table(view: CurveView) -> Table:
     """Return a row per way sessions of a curve failed, in every repetition; the same message is shown once."""
     rows: list[tuple[str, ...]] = []
@@ -281,6 +343,7 @@ def curve_remarks(view: CurveView, rows: Sequence[BatchPoint]) -> list[str]:
     """Return the sentences that stand beneath the table of a curve, refusals included."""
     verdict = view.verdict
     sentences = [
+        *windows_sentences(view),
         wording.max_batch_sentence(view),
         wording.certainty_sentence(view),
         *search_sentences(view),

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import BatchPoint, StudyCurve, batch_points
 from pytest_openenv_scale.config.limits import LIMITS
-from pytest_openenv_scale.config.plan import Curve
+from pytest_openenv_scale.config.plan import Cell, Curve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number, parse_arrival
 from pytest_openenv_scale.core.text import end_of_log, on_one_line, without_escapes
@@ -30,6 +30,18 @@ from .refusals import error_words
 from .verdicts import breach_words
 
 Figures = Sequence[float | None]
+
+
+def is_steady(curve: Curve) -> bool:
+    """Say whether a batch is a number of slots, each of which plays session after session."""
+    return parse_arrival(curve.arrival).kind == "steady"
+
+
+def load_name(cell: Cell) -> str:
+    """Return what a cell asks for: "batch 64", in a steady state "64 slots"."""
+    if is_steady(cell.curve):
+        return formatting.count_of(cell.batch, "slot")
+    return f"batch {formatting.count(cell.batch)}"
 
 
 def batch_mark(point: BatchPoint) -> str:
@@ -89,9 +101,10 @@ class Column:
 def visible_columns(view: CurveView, rows: Sequence[BatchPoint]) -> list[Column]:
     """Return the columns worth showing for a curve, in order; those of its limits are the last to be left out."""
     limited = {limit.kind.phase or limit.name for limit in view.verdict.slo.limits}
+    others = _STEADY_COLUMNS if is_steady(view.curve) else {}
     return [
         replace(column, drop=1) if column.name in limited and column.drop else column
-        for column in COLUMNS
+        for column in (others.get(column.name, column) for column in COLUMNS)
         if column.name in limited or column.useful(rows)
     ]
 
@@ -155,8 +168,21 @@ def _has_several_hosts(rows: Sequence[BatchPoint]) -> bool:
     return any((cell.hosts or 0) > 1 or (cell.hosts_available or 0) > 1 for cell in cells)
 
 
+def _has_others_than_asked(rows: Sequence[BatchPoint]) -> bool:
+    cells = [summary for row in rows for summary in row.repetitions]
+    return any(summary.not_started or summary.unjudged or summary.is_steady for summary in cells)
+
+
 COLUMNS: tuple[Column, ...] = (
     Column("batch", "", "batch", lambda rows: [formatting.count(row.batch) for row in rows]),
+    Column(
+        "sessions",
+        "",
+        "sessions",
+        lambda rows: [formatting.count(row.judged) for row in rows],
+        drop=9,
+        useful=_has_others_than_asked,
+    ),
     Column("success", "", "ok %", lambda rows: [formatting.percent_number(row.success) for row in rows]),
     Column("open", "", "open", lambda rows: [formatting.count(row.peak_concurrency) for row in rows]),
     Column("connect", "connect", "p50/p99", _latencies("connect", "p50", "p99"), drop=2),
@@ -177,6 +203,12 @@ COLUMNS: tuple[Column, ...] = (
 )
 """Every figure of a batch that a report shows; max batch and the verdict are the curve's, beneath the table."""
 
+_STEADY_COLUMNS = {
+    "batch": Column("batch", "", "slots", lambda rows: [formatting.count(row.batch) for row in rows]),
+    "open": Column("open", "open", "least", lambda rows: [formatting.count(row.open_least) for row in rows]),
+}
+"""Columns in place of those of the same name where a batch is a number of slots; `open` is what its limit is about."""
+
 OUTCOME_MARKS = {Outcome.MET: "✓", Outcome.MISSED: "✗", Outcome.INCONCLUSIVE: "?"}
 OUTCOME_COLOURS = {Outcome.MET: "green", Outcome.MISSED: "red", Outcome.INCONCLUSIVE: "yellow"}
 
@@ -192,8 +224,18 @@ def arrival_text(arrival: str) -> str:
 
 
 def think_text(think: str) -> str:
-    """Return a think time as people read it: "think 2 s", "think exponential=2"."""
-    return f"think {think}" if "=" in think else f"think {think} s"
+    """Return a think time as people read it: "think 2 s", "think 1 to 3 s", "think exponential 2 s"."""
+    kind, separator, arguments = think.partition("=")
+    first, _, second = arguments.partition(".." if kind == "uniform" else ",")
+    match kind:
+        case "uniform":
+            return f"think {first} to {second} s"
+        case "lognormal":
+            return f"think lognormal {first} s, σ {second}"
+        case "samples":
+            return f"think one of {arguments.partition(' ')[0]} samples"
+        case _:
+            return f"think {kind} {first} s" if separator else f"think {kind} s"
 
 
 def curve_facts(record: SweepRecord, curve: Curve) -> str:

@@ -11,11 +11,14 @@ from typing import Any
 
 from pytest_openenv_scale.analysis.study import FAMILIES, BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.parsing import format_number, parse_arrival
+from pytest_openenv_scale.reporting.content.wording import arrival_text, think_text
 
 Columns = Mapping[str, Sequence[Any]]
 
 PASSES, FAILS, DOUBTFUL = "passes", "fails", "inconclusive"
+STATE_TEXTS = {PASSES: "passes", FAILS: "fails ✕", DOUBTFUL: "inconclusive ?"}
+"""What became of a batch, in the name of its panel."""
 BATCH_AXIS = "batch (sessions asked for at once)"
 STATES_NOTE = "●  passes    ✕  fails a limit    ○  inconclusive"
 """How markers are to be read, the same in every figure."""
@@ -99,17 +102,22 @@ def phase_beyond_waits(curve: StudyCurve) -> str:
 
 
 def panel_of(curve: StudyCurve) -> str:
-    """Return the name of the panel a curve stands in: "ws · wait 1 s"."""
-    return curve.mode if curve.wait is None else f"{curve.mode} · wait {format_number(curve.wait)} s"
+    """Return the name of the panel a curve stands in, its load: "ws · wait 1 s · think 2 s · steady 60 s"."""
+    asked = curve.curve.curve
+    wait = [] if curve.wait is None else [f"wait {format_number(curve.wait)} s"]
+    # Whoever arrives all at once, or at a rate without an end, is asked for the same: a batch.
+    lasting = [arrival_text(asked.arrival)] if parse_arrival(asked.arrival).seconds is not None else []
+    think = [think_text(asked.think)] if asked.think else []
+    return " · ".join([curve.mode, *wait, *think, *lasting])
 
 
 def panels_of(curves: Iterable[StudyCurve]) -> list[str]:
     """Return the names of the panels of these curves: ws first, then by wait."""
-    names = {
-        (curve.mode != "ws", curve.mode, -1.0 if curve.wait is None else curve.wait): panel_of(curve)
+    keys = {
+        (curve.mode != "ws", curve.mode, -1.0 if curve.wait is None else curve.wait, panel_of(curve))
         for curve in curves
     }
-    return [names[key] for key in sorted(names)]
+    return [panel for *_, panel in sorted(keys)]
 
 
 def curves_in(study: Study, rows: Iterable[Sequence[Any]]) -> list[StudyCurve]:

@@ -10,18 +10,16 @@ from math import ceil, floor, log10
 from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.analysis.study import Study, StudyCurve
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.metrics.percentiles import value_counts
+from pytest_openenv_scale.reporting.content.wording import load_name
 from pytest_openenv_scale.results.parts import Part, PartError, latest_attempts, read_parts
 from pytest_openenv_scale.results.run_directory import PARTS
 
+from . import content
+
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-from pytest_openenv_scale.analysis.study import BatchPoint
-from pytest_openenv_scale.core import formatting
-
-from . import content
 
 STEPS_PER_DECADE = 120
 """The resolution of a distribution: finer than a pixel of its panel."""
@@ -69,7 +67,7 @@ def stream_tables(parts: Sequence[Part], columns: Sequence[str]) -> Iterator[pa.
 
 
 def overhead_distribution(parts: Sequence[Part]) -> tuple[int, list[float], list[float]]:
-    """Return the number of successful sessions, and the distribution of their overhead: seconds, share at most that.
+    """Return how many judged sessions succeeded, and the distribution of their overhead: seconds, share at most that.
 
     The shares are exact at every value returned; values are `STEPS_PER_DECADE` to a decade.
     """
@@ -77,8 +75,8 @@ def overhead_distribution(parts: Sequence[Part]) -> tuple[int, list[float], list
     import pyarrow.compute as pc
 
     counts = Counter[int]()
-    for table in stream_tables(parts, ("success", "total_latency", "steps_done", "wait_requested")):
-        good = table.filter(pc.fill_null(table["success"], False))
+    for table in stream_tables(parts, ("success", "judged", "total_latency", "steps_done", "wait_requested")):
+        good = table.filter(pc.and_(pc.fill_null(table["success"], False), table["judged"]))
         waited = pc.multiply(good["steps_done"], pc.fill_null(good["wait_requested"], 0.0))
         values = pc.drop_null(pc.subtract(good["total_latency"], waited))
         buckets = pc.ceil(pc.multiply(pc.log10(pc.max_element_wise(values, pa.scalar(FASTEST))), STEPS_PER_DECADE))
@@ -169,25 +167,23 @@ _PEAK_COLUMNS = ("panel", "peak", "text")
 
 def concurrency_content(study: Study, rows: StudyRows) -> content.FigureContent | None:
     """Return the lines of the cell of max batch and of the smallest one that does not pass; None without rows."""
-    cells = [(curve, point) for curve in study.curves for point in _shown_points(curve)]
+    cells = [(curve, point) for curve in study.curves for point in curve.bracket]
     if len(cells) > MOST_PANELS:
         longest = {(curve.infrastructure, curve.mode): curve for curve in study.curves}
         selected = [(curve, point) for curve, point in cells if longest[curve.infrastructure, curve.mode] is curve]
         if len(selected) > MOST_PANELS:
-            selected = [(curve, point) for curve, point in selected if point is _shown_points(curve)[-1]]
+            selected = [(curve, point) for curve, point in selected if point == curve.bracket[-1]]
     else:
         selected = cells
     lines: list[tuple[Any, ...]] = []
     peaks: list[tuple[Any, ...]] = []
     for curve, point in selected[:MOST_PANELS]:
-        cell = min(
-            point.repetitions, key=lambda rep: (rep.success_rate is None, rep.success_rate or 0.0, rep.repetition)
-        )
+        cell = point.worst
         parts = [part for part in rows.parts_of(curve, point.batch) if part.meta.repetition == cell.repetition]
         concurrency = session_concurrency(parts[0]) if parts else None
         if concurrency is None or cell.peak_concurrency is None:
             continue
-        batch_state = f"batch {content.batch_text(point.batch)} {_STATE_TEXTS[content.point_state(point)]}"
+        batch_state = f"{load_name(cell.cell)}: {content.STATE_TEXTS[content.point_state(point)]}"
         panel = f"{curve.infrastructure}\n{content.panel_of(curve)} · {batch_state}"
         for measure, values in (
             (ASKED, concurrency.asked),
@@ -200,7 +196,7 @@ def concurrency_content(study: Study, rows: StudyRows) -> content.FigureContent 
             (
                 panel,
                 cell.held,
-                f"at most {formatting.count(cell.held)} open of {formatting.count(cell.asked)}",
+                f"at most {formatting.count(cell.held)} open of {formatting.count(cell.batch)}",
             )
         )
     if not lines:
@@ -223,15 +219,6 @@ def concurrency_content(study: Study, rows: StudyRows) -> content.FigureContent 
         facts={"panels": [peak[0] for peak in peaks]},
         notes=tuple(notes),
     )
-
-
-_STATE_TEXTS = {content.PASSES: "passes", content.FAILS: "fails ✕", content.DOUBTFUL: "inconclusive ?"}
-
-
-def _shown_points(curve: StudyCurve) -> list[BatchPoint]:
-    """Return the point of max batch and the first beyond it; where none passes, the smallest."""
-    beyond = next((point for point in curve.points if not point.passed), None)
-    return [point for point in (curve.best, beyond) if point is not None]
 
 
 def _corners(values: list[int]) -> list[int]:

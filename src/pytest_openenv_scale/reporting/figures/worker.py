@@ -42,7 +42,7 @@ def draw(content: FigureContent, dpi: int = PNG_DPI) -> Picture:
 
 
 def _plot(content: FigureContent) -> Any:
-    from . import bars, drawing, lines, sessions
+    from . import bars, drawing, lines, over_time, sessions
 
     makers = {
         "max_batch": drawing.draw_bars,
@@ -54,6 +54,7 @@ def _plot(content: FigureContent) -> Any:
         lines.NODES_KEY: drawing.draw_nodes,
         sessions.OVERHEAD_KEY: drawing.draw_overhead,
         sessions.CONCURRENCY_KEY: drawing.draw_concurrency,
+        over_time.OVER_TIME_KEY: drawing.draw_over_time,
         lines.HISTORY_KEY: drawing.draw_history,
     }
     return makers[content.key](content)

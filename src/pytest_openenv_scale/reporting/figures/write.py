@@ -22,11 +22,14 @@ from pytest_openenv_scale.core.files import ErrorOutput, replacing
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import figures_problem
 
-from . import bars, lines, sessions
+from . import bars, lines, over_time, sessions
 from .content import GRID, GROUND, INK, MUTED, SURFACE, DrawingRequest, FigureContent, Picture
 from .sessions import StudyRows
 
-KEYS = ("scaling", "max_batch", "batch_per_core", "p99", "nodes", "latency", "overhead", "concurrency", "throughput")
+KEYS = (
+    *("scaling", "max_batch", "batch_per_core", "p99", "nodes", "latency", "overhead"),
+    *("concurrency", "over_time", "throughput"),
+)
 """Every figure there is, in the order reports show them."""
 
 _PROCESSES = 2
@@ -59,6 +62,7 @@ def figure_contents(study: Study) -> list[FigureContent]:
         bars.latency_content(study),
         sessions.overhead_content(study, rows),
         sessions.concurrency_content(study, rows),
+        over_time.over_time_content(study),
         lines.throughput_content(study),
     ]
     return [content for content in candidates if content is not None]

@@ -18,6 +18,7 @@ from pytest_openenv_scale.reporting.content.study_tables import study_facts, stu
 from pytest_openenv_scale.reporting.content.tables import (
     batches_table,
     check_figures_table,
+    check_windows_table,
     checks_table,
     curve_remarks,
     environment_table,
@@ -26,6 +27,7 @@ from pytest_openenv_scale.reporting.content.tables import (
     samples_table,
     targets_table,
     verdicts_table,
+    windows_tables,
     workloads_table,
 )
 from pytest_openenv_scale.reporting.content.wording import (
@@ -105,6 +107,8 @@ def curve_section(curve: StudyCurve) -> str:
     lines += [f"**{wording.OUTCOME_MARKS[view.verdict.outcome]} {escape(verdicts.headline(view))}**", ""]
     lines += table_lines(batches_table(view, rows, "", partial(_batch_remark, view)))
     lines += [*(f"- {escape(sentence)}" for sentence in curve_remarks(view, rows)), ""]
+    for windows in windows_tables(curve):
+        lines += table_section(windows, f"{escape(windows.title)}:")
     lines += table_section(proxy_hosts_table(view), "Sessions per host:")
     lines += table_section(failures_table(view), "Failed sessions:")
     log = "\n".join(wording.server_log_tail(view.summaries, _LOG_LINES))
@@ -209,6 +213,7 @@ def _check_details(check: CheckRecord) -> list[str]:
     lines += [f"- What to do: {escape(result.remedy)}"] if result.remedy else []
     lines += [""] if result.details or result.remedy else []
     lines += table_lines(check_figures_table(result))
+    lines += table_section(check_windows_table(result), "Over time:")
     for transcript in result.transcripts:
         lines += _code_section(f"{escape(transcript.title)}:", "\n".join(conversation_lines(transcript)))
     return lines + _code_section("Ask again:", check.rerun, "sh")

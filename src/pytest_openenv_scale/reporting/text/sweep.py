@@ -13,6 +13,7 @@ from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.refusals import error_words, refusal_sentence
 from pytest_openenv_scale.reporting.content.searches import search_sentences
 from pytest_openenv_scale.reporting.content.tables import host_spread_sentences, proxy_use_sentence
+from pytest_openenv_scale.reporting.content.windows import windows_sentences
 from pytest_openenv_scale.reporting.content.wording import batch_mark, batch_remark, render_seconds, visible_columns
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Outcome
@@ -73,8 +74,12 @@ def sweep_failure_text(
 
 def cell_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> Line:
     """Return one finished repetition of a cell as one line of live progress, cut at `width`."""
-    parts = _cell_name(summary)
-    parts += [f"ok {formatting.percent(summary.success_rate)}", f"open {formatting.count(summary.peak_concurrency)}"]
+    parts, ok = _cell_name(summary), f"ok {formatting.percent(summary.success_rate)}"
+    if summary.is_steady:
+        sessions = formatting.count_of(summary.successful + summary.failed, "session")
+        parts += [sessions, ok, f"open at least {formatting.count(summary.open_least)}"]
+    else:
+        parts += [ok, f"open {formatting.count(summary.peak_concurrency)}"]
     total = summary.phase("total")
     parts += [f"total p50/p99 {render_seconds([[total.p50, total.p99]])[0]}"] if total else []
     parts += [error_words(error) for error in summary.errors[:2]]
@@ -91,7 +96,7 @@ def set_aside_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding
 def _cell_name(summary: CellSummary) -> list[str]:
     cell = summary.cell
     wait = "" if cell.wait is None else f" wait {format_number(cell.wait)} s"
-    parts = [f"{cell.mode}{wait} · batch {cell.batch}"]
+    parts = [f"{cell.mode}{wait} · {wording.load_name(cell)}"]
     return parts + ([f"rep {summary.repetition}"] if summary.repetition > 1 else [])
 
 
@@ -107,6 +112,8 @@ def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: 
         _add_table(page, view, rows)
     notes = [note for note in (wording.repetitions_note(rows), wording.few_sessions_note(rows)) if note]
     page.add_sentence("; ".join(notes), light=True)
+    for sentence in windows_sentences(view):
+        page.add_sentence(sentence)
     for sentence in host_spread_sentences(view):
         page.add_sentence(sentence)
     page.add_sentence(proxy_use_sentence(view) or "", light=True)
