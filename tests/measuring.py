@@ -10,7 +10,7 @@ from pytest_openenv_scale.config.limits import Slo, make_limit
 from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.config.workload import parse_action
 from pytest_openenv_scale.core.endpoint import Endpoint
-from pytest_openenv_scale.core.parsing import Arrival
+from pytest_openenv_scale.core.parsing import parse_arrival
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.engine.sweep import Observer, Sweep, measure_sweep
 from pytest_openenv_scale.results.run_directory import RunDirectory
@@ -39,7 +39,7 @@ def settings_of(
         reps=reps,
         modes=tuple(modes),
         steps=steps,
-        arrival=Arrival(arrival),
+        arrival=parse_arrival(arrival),
         timeout=timeout,
         action=None if action is None else parse_action(action),
         reset=reset,

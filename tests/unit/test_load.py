@@ -99,6 +99,18 @@ async def test_a_hold_over_two_processes_steps_only_when_the_whole_batch_is_rese
     assert set(early) == {60}
 
 
+@pytest.mark.parametrize(("mode", "collects"), [("ws", False), ("http", True)])
+def test_garbage_is_collected_where_any_number_of_sessions_leave_some(environment, actions, generators, mode, collects):
+    seen = actions / f"seen_{mode}.txt"
+    act = f"def act(session, step):\n    open({str(seen)!r}, 'a').write(f'{{gc.isenabled()}}\\n')\n    return {{}}\n"
+    (actions / f"look_in_{mode}.py").write_text(f"import gc\n{act}")
+    workload = Workload(function=f"look_in_{mode}:act")
+    result = generators(1).run_cell(order(environment, mode=mode, arrival="steady=1", workload=workload))
+    assert all(row.success for row in result.rows)
+    # The first session's actions are made before the cell.
+    assert seen.read_text().split()[-1] == str(collects)
+
+
 async def test_no_process_starts_before_the_last_is_ready(actions, generators):
     text = "import time\ndef act(session, step):\n    time.sleep(0.6 * (session == 1))\n    return {}\n"
     (actions / "slow_to_say.py").write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -86,7 +87,7 @@ async def test_a_server_that_keeps_every_tenth_place_is_sound_in_a_burst_and_not
 async def test_an_idle_limit_below_the_think_time_cuts_sessions_that_do_not_ping(ping_s):
     server_state = Places(100)
     async with scripted(server_state.play) as server, idle_proxy(server.url, 2.0) as proxy:
-        state = {"batch": 4, "steps": 2, "arrival": "steady=20,ramp=1", "think": ThinkTime("fixed", (5.0,))}
+        state = {"batch": 4, "steps": 2, "arrival": "steady=18", "think": ThinkTime("fixed", (5.0,))}
         rows, summary = await play_steady(proxy.url, ping_s=ping_s, **state)
     assert len(rows) > 4
     if ping_s is None:
@@ -170,3 +171,65 @@ async def test_a_session_that_failed_after_its_reset_was_not_refused():
         rows, _ = await play_steady(server.url, arrival="steady=10", think=ThinkTime("fixed", (3.0,)))
     assert pauses_after_failures(rows) == pytest.approx([3.0] * (len(rows) - 1), abs=1e-6)
     assert len(rows) > 2
+
+
+# What is judged
+
+
+async def test_what_began_in_the_ramp_or_ended_when_time_was_up_is_not_judged():
+    """A server that is full while slots begin, and resets every session from the moment time is up."""
+    began: list[float] = []
+
+    async def script(peer: Peer) -> None:
+        loop = asyncio.get_running_loop()
+        began.append(loop.time())
+        if loop.time() - began[0] < 2.5:
+            await full(peer)
+            return
+        await peer.accept()
+        while (await peer.asked())["type"] != "close":
+            if loop.time() - began[0] > 21.0:
+                peer.reset()
+                return
+            peer.say(observation())
+        await peer.part()
+
+    async with scripted(script) as server:
+        rows, summary = await play_steady(
+            server.url, batch=6, steps=4, arrival="steady=20,ramp=4", think=ThinkTime("uniform", (1.0, 2.0))
+        )
+    for row in rows:
+        assert row.due_s < 20.0
+        assert row.closed_s is not None
+        assert row.judged == (row.due_s >= 4.0 and row.closed_s <= 20.0)
+    in_ramp = [row for row in rows if row.due_s < 4.0]
+    in_drain = [row for row in rows if (row.closed_s or 0.0) > 20.0]
+    assert {row.error_type for row in in_ramp} >= {"capacity"}
+    assert {row.error_type for row in in_drain} == {"connection_reset"}
+    assert summary.success_rate == 1.0
+    assert summary.failed == 0
+    assert (summary.asked, summary.unjudged) == (sum(row.judged for row in rows), sum(not row.judged for row in rows))
+    assert summary.asked > 0
+
+
+async def test_the_least_number_of_open_sessions_is_that_of_the_judged_time():
+    """Sessions last to the end, but for three of eight that the server drops, and refuses for some seconds."""
+    began: list[float] = []
+    places = Places(8)
+
+    async def script(peer: Peer) -> None:
+        loop = asyncio.get_running_loop()
+        if not began:
+            began.append(loop.time())
+            loop.call_later(10.0, drop)
+        await (full if 9.9 < loop.time() - began[0] < 13.0 else places.play)(peer)
+
+    def drop() -> None:
+        for peer in list(places.peers)[:3]:
+            peer.reset()
+
+    async with scripted(script) as server:
+        _, summary = await play_steady(
+            server.url, batch=8, steps=10, arrival="steady=20,ramp=2", think=ThinkTime("fixed", (4.0,))
+        )
+    assert summary.open_least == 5

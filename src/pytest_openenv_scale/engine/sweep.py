@@ -606,6 +606,7 @@ class _Measurement:
             timeout_s=self._settings.timeout,
             seed=self._settings.seed,
             until_done=self._settings.until_done,
+            think=self._settings.think if cell.think else None,
             http_connections=self._settings.http_connections,
             ping_s=self._settings.ping,
         )

@@ -85,7 +85,8 @@ class Worker:
             return
         gc.collect()
         gc.freeze()
-        gc.disable()
+        if not share.leaves_garbage:
+            gc.disable()
         try:
             self._pipe.send(ipc.Ready())
             self._pipe.send(await share.run())

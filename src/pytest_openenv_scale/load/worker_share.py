@@ -155,6 +155,11 @@ class WorkerShare:
         scripts = {number: script(number) for number in self._numbers}
         return script if self._arrival.kind == "steady" else scripts.__getitem__
 
+    @property
+    def leaves_garbage(self) -> bool:
+        """Whether memory grows as long as no garbage is collected: aiohttp's objects refer to each other."""
+        return self._http is not None and self._arrival.seconds is not None
+
     # The parent's signals
 
     def start(self, at: float, wall_clock: float) -> None:

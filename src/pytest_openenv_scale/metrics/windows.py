@@ -201,7 +201,7 @@ def step_ends(rows: pa.Table) -> tuple[pa.Array, pa.Array]:
     number = pc.subtract(_counting(len(each)), first_of_row)
     has_pause = pc.less(number, pc.take(pc.list_value_length(pauses), row))
     place = pc.if_else(has_pause, pc.add(pc.take(first_pause, row), number), pa.scalar(None, pa.int64()))
-    took = pc.add(pc.fill_null(pc.take(pc.list_flatten(pauses), place), 0.0), each)
+    took = pc.add(pc.take(pc.list_flatten(pauses), place).fill_null(0.0), each)
     # Of all steps together: what went before a row is taken off again.
     passed = pa.concat_arrays([pa.array([0.0]), pc.cumulative_sum(took)])
     since_reset = pc.subtract(passed.slice(1), pc.take(passed, first_of_row))
@@ -210,7 +210,7 @@ def step_ends(rows: pa.Table) -> tuple[pa.Array, pa.Array]:
 
 def _starts(lists: pa.Array) -> pa.Array:
     """Return at which value of all lists together each one begins."""
-    lengths = pc.cast(pc.list_value_length(lists), pa.int64())
+    lengths = pc.list_value_length(lists).cast(pa.int64())
     return pc.subtract(pc.cumulative_sum(lengths), lengths)
 
 
