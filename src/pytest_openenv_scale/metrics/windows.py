@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -18,7 +17,7 @@ from pytest_openenv_scale.results.cell import CellMeta
 
 from .concurrency import least_concurrency
 from .errors import RepetitionRows
-from .percentiles import column_stats, concatenate, count_below, runs_within, value_counts
+from .percentiles import concatenate, count_below, hold_pieces, runs_within, value_counts
 
 MAX_STEPS_HELD = 2**22
 """Most latencies of steps held in memory at once (8 bytes each)."""
@@ -152,30 +151,27 @@ _NO_STEPS = _StepTimes(0, None, None)
 def _steps_by_window(
     rows: RepetitionRows, edges: Sequence[float], *, max_held: int = MAX_STEPS_HELD
 ) -> Mapping[int, _StepTimes]:
-    """Return the latencies of steps by the number of the window in which they were answered."""
+    """Return the latencies of steps by the number of the window in which they were answered.
+
+    Rows are read again for windows whose steps are too many to be held with those of others; one alone may have more.
+    """
+    few = hold_pieces(_steps(rows, edges), lambda pair: len(pair[0]), max_held)
+
+    def steps() -> Iterable[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
+        return _steps(rows, edges) if few is None else few
+
     counts = Counter[int]()
-    for places, _ in _steps(rows, edges):
+    for places, _ in steps():
         counts.update(value_counts(places))
     present, times = sorted(counts), dict[int, _StepTimes]()
     for run in runs_within([counts[place] for place in present], max_held):
         held: dict[int, list[pa.ChunkedArray]] = {present[index]: [] for index in run}
-        first = present[run.start]
-        if counts[first] > max_held:
-            stats = column_stats(partial(_latencies_in, rows, edges, first), max_held=max_held)
-            assert stats is not None
-            times[first] = _StepTimes(stats.count, stats.p50, stats.p99)
-            continue
-        for places, latencies in _steps(rows, edges):
+        for places, latencies in steps():
             for place in held.keys() & value_counts(places).keys():
                 held[place].append(latencies.filter(pc.equal(places, place)))
         for place, pieces in held.items():
             times[place] = _StepTimes(counts[place], *pc.quantile(concatenate(pieces), q=[0.5, 0.99]).to_pylist())
     return times
-
-
-def _latencies_in(rows: RepetitionRows, edges: Sequence[float], place: int) -> Iterator[pa.ChunkedArray]:
-    for places, latencies in _steps(rows, edges):
-        yield latencies.filter(pc.equal(places, place))
 
 
 def _steps(rows: RepetitionRows, edges: Sequence[float]) -> Iterator[tuple[pa.ChunkedArray, pa.ChunkedArray]]:
