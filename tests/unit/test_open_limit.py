@@ -6,7 +6,7 @@ import pytest
 from cells import a_cell, a_curve, a_summary, an_slo
 
 from pytest_openenv_scale.config.limits import parse_slo_expression
-from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.metrics.summary import CellSummary, DoubtfulSessions
 from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.results.outcome import CellVerdict, Outcome
 from pytest_openenv_scale.verdict.cell import judge_cell
@@ -55,3 +55,11 @@ def test_what_held_up_the_client_may_be_why_fewer_were_open(findings):
 def test_it_is_written_as_other_limits_are():
     limit = parse_slo_expression("open>=60")
     assert (limit.name, limit.allowed, limit.text, limit.expression) == ("open", 60, "open ≥ 60", "open>=60")
+
+
+@pytest.mark.parametrize(("least", "passed"), [(57, True), (58, None)])
+def test_sessions_that_were_held_up_might_not_have_been_open(least, passed):
+    held_up = DoubtfulSessions(successful=2, failed=1, lost=0, bounds={})
+    assert judged(steady(64, 60, findings=STALL, doubtful=held_up), least).passed is passed
+    too_few_slots = steady(8, 6, findings=STALL, doubtful=held_up)
+    assert judge_cell(8, [too_few_slots], an_slo(success=0.5, open=least), 1).passed is True
