@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from configured import Resolve, resolver
+from hypothesis import given
+from hypothesis import strategies as st
 
 from goldens import Golden
+from measuring import settings_of
 from pytest_openenv_scale.config.arriving import with_whole_arrival
-from pytest_openenv_scale.config.settings import Settings
+from pytest_openenv_scale.config.search import NO_SEARCH, SearchRange
+from pytest_openenv_scale.config.settings import SOURCES, Settings
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.parsing import Arrival
+from pytest_openenv_scale.core.parsing import Arrival, parse_arrival
 from pytest_openenv_scale.plugin.marks import scaling
 
 
@@ -18,7 +24,7 @@ def settle(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Resolv
     return resolver(pytester, monkeypatch)
 
 
-def settings_of(settle: Resolve, command_line: str = "", ini: str = "", **mark) -> Settings:
+def settle_test(settle: Resolve, command_line: str = "", ini: str = "", **mark) -> Settings:
     """Return the settings of a test with these options, ini keys and arguments of its mark."""
     options = [f"--openenv-{option}" for option in command_line.split()]
     keys = "\n".join(f"openenv_{key}" for key in ini.split())
@@ -31,7 +37,7 @@ def test_without_a_ramp_or_a_time_nothing_changes(settle):
 
 
 def test_a_steady_state_has_its_ramp(settle):
-    settings = settings_of(settle, arrival="steady=60s", ramp="10s", batches=8)
+    settings = settle_test(settle, arrival="steady=60s", ramp="10s", batches=8)
     assert settings.arrival == Arrival("steady", None, 60.0, 10.0)
     assert settings.batches == (8,)
 
@@ -40,7 +46,7 @@ def test_a_steady_state_has_its_ramp(settle):
     ("rate", "time", "sessions"), [("rate=50", "60s", 3000), ("rate=0.5", "5s", 2), ("rate=0.1", "1s", 1)]
 )
 def test_what_arrives_at_a_rate_in_a_time_is_the_batch(settle, rate, time, sessions):
-    settings = settings_of(settle, arrival=rate, for_=time)
+    settings = settle_test(settle, arrival=rate, for_=time)
     assert settings.batches == settings.axis("batches") == (sessions,)
     assert settings.arrival.seconds == pytest.approx(float(time.rstrip("s")))
 
@@ -73,7 +79,7 @@ def test_what_arrives_at_a_rate_in_a_time_is_the_batch(settle, rate, time, sessi
     ],
 )
 def test_what_is_written_nearer_decides(settle, command_line, ini, mark, arrival, batches):
-    settings = settings_of(settle, command_line, ini, **mark)
+    settings = settle_test(settle, command_line, ini, **mark)
     assert str(settings.arrival) == arrival
     if batches is not None:
         assert settings.batches == batches
@@ -104,9 +110,44 @@ def test_what_is_written_nearer_decides(settle, command_line, ini, mark, arrival
 )
 def test_what_does_not_fit_is_one_line_that_says_where_it_is_written(golden: Golden, settle, command_line, ini, mark):
     with pytest.raises(GrammarError) as caught:
-        settings_of(settle, command_line, ini, **mark)
+        settle_test(settle, command_line, ini, **mark)
     assert "\n" not in str(caught.value)
     golden(caught.value)
+
+
+ARRIVALS = st.sampled_from([parse_arrival(text) for text in ("hold", "burst", "rate=2", "steady=60")])
+WHERE = st.fixed_dictionaries(
+    {name: st.sampled_from(SOURCES) for name in ("arrival", "ramp", "for", "batches", "search")}
+)
+
+
+@given(
+    arrival=ARRIVALS,
+    ramp=st.sampled_from([None, 0.0, 5.0, 90.0]),
+    arriving=st.sampled_from([None, 0.1, 30.0]),
+    search=st.booleans(),
+    sources=WHERE,
+)
+def test_wherever_anything_is_written_the_whole_fits_or_is_refused(arrival, ramp, arriving, search, sources):
+    written = replace(
+        settings_of([8], ramp=ramp, for_=arriving),
+        arrival=arrival,
+        search=SearchRange() if search else NO_SEARCH,
+        sources=sources,
+    )
+    try:
+        whole = with_whole_arrival(written)
+    except GrammarError as error:
+        place = str(error).partition(": ")[0]
+        assert place in ("--openenv-for", "--openenv-ramp", "openenv_for", "openenv_ramp", "mark scaling")
+        return
+    assert parse_arrival(str(whole.arrival)) == whole.arrival
+    assert (whole.arrival.kind, whole.arrival.rate) == (arrival.kind, arrival.rate)
+    assert whole.arrival.ramp in (0.0, ramp)
+    if whole.arrival.rate and whole.arrival.seconds:
+        assert (whole.batches, bool(whole.search)) == ((max(round(2 * arriving), 1),), False)
+    else:
+        assert (whole.batches, whole.search) == (written.batches, written.search)
 
 
 # Until the episode is done
@@ -131,5 +172,5 @@ def test_what_does_not_fit_is_one_line_that_says_where_it_is_written(golden: Gol
     ],
 )
 def test_steps_and_the_flag_say_the_same_thing(settle, command_line, ini, mark, steps, until_done):
-    settings = settings_of(settle, command_line, ini, **mark)
+    settings = settle_test(settle, command_line, ini, **mark)
     assert (settings.steps, settings.until_done) == (steps, until_done)

@@ -181,6 +181,11 @@ def test_the_mean_is_that_of_what_is_drawn(text):
     assert fmean(drawn) == pytest.approx(distribution.mean, abs=5 * spread + 1e-12)
 
 
+def test_one_in_1024_exponential_times_is_cut():
+    # Ten medians are exceeded with a probability of 2 to the power of -10, and an exponential time has no memory.
+    assert ThinkTime("exponential", (2.0,)).mean == pytest.approx(2.0 * (1 - 2**-10), rel=1e-12)
+
+
 @pytest.mark.parametrize("text", ["uniform=1s..3s", "exponential=2s", "lognormal=2s,0.8"])
 def test_half_of_what_is_drawn_is_shorter_than_the_median(text):
     distribution = parse_think(text, HERE)
