@@ -1,15 +1,17 @@
 """What a report of very many sessions costs: seconds and peak memory of `openenv-scale report` on a run of N rows.
 
-The run is made up and written by the project's own writer, once as many parts and once as a single huge one.
+The run is made up and written as the project does, once as many parts and once as a single huge one.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -106,7 +108,6 @@ def one_shape(rows: int, part: int, formats: str) -> Cost:
 
 def write_run(results: Path, rows: int, part: int) -> None:
     """Write a run of made-up sessions in parts of `part` rows, ten repetitions of each batch."""
-    import pyarrow as pa
 
     from pytest_openenv_scale.config.limits import Slo
     from pytest_openenv_scale.config.plan import Curve
@@ -140,12 +141,24 @@ def write_run(results: Path, rows: int, part: int) -> None:
             rows_left -= size
             cell = curve.cells[number // repetitions]
             sizes = [min(TILE, size - at) for at in range(0, size, TILE)]
-            tiles = [made_up(count, at * TILE, seed=number * 1_000 + at) for at, count in enumerate(sizes)]
-            table = pa.concat_tables(tiles)
+            tiles = (made_up(count, at * TILE, seed=number * 1_000 + at) for at, count in enumerate(sizes))
             repetition = number % repetitions + 1
-            run.write_cell(table, CellMeta(run.run_id, "sweep", cell, repetition, 5.0, datetime.now(UTC), cores=2))
+            meta = CellMeta(run.run_id, "sweep", cell, repetition, 5.0, datetime.now(UTC), cores=2)
+            write_part(run.parts / f"{cell.id}-r{repetition}.parquet", tiles, meta)
         run.finish_sweep("sweep", "complete")
         run.finish("complete")
+
+
+def write_part(path: Path, tables: Iterable[Any], meta: Any) -> None:
+    """Write tables of the project's schema as the project's writer does, which takes sessions one by one."""
+    import pyarrow.parquet as pq
+
+    from pytest_openenv_scale.results.parts import BATCH_ROWS, META_KEY, SCHEMA
+
+    schema = SCHEMA.with_metadata({META_KEY: json.dumps(meta.to_json()).encode()})
+    with pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=BATCH_ROWS)
 
 
 def made_up(count: int, first: int, *, seed: int) -> Any:

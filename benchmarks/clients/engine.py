@@ -22,7 +22,7 @@ from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.runner import CellResult, LoadGenerator, LoadProgress
 from pytest_openenv_scale.results.cell import CellMeta
-from pytest_openenv_scale.results.parts import rows_to_table, write_part
+from pytest_openenv_scale.results.spool import PartWriter
 
 TIMEOUT_S = 60.0
 
@@ -52,12 +52,11 @@ def main() -> None:
 
 
 def record(result: CellResult, cell: Cell) -> pa.Table:
-    """Do with a cell's rows what a sweep does: a table, sealed as a part."""
-    table = rows_to_table(result.rows, cell=cell, run_id="benchmark", repetition=1)
+    """Do with a cell's rows what a sweep does: they are sealed as a part. Return them as a table."""
     meta = CellMeta("benchmark", "benchmark", cell, 1, result.wall_s, result.started_at, findings=result.findings)
-    with tempfile.TemporaryDirectory(prefix="openenv-scale-bench-") as folder:
-        write_part(Path(folder), table, meta)
-    return table
+    with tempfile.TemporaryDirectory(prefix="openenv-scale-bench-") as folder, PartWriter(Path(folder), meta) as writer:
+        writer.write(result.rows)
+        return writer.seal(meta).table()
 
 
 @cache

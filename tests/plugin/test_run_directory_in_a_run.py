@@ -59,6 +59,15 @@ def test_without_results_nothing_is_left_and_the_json_report_is_still_written(sw
     assert _temporary_files() == []
 
 
+def test_without_results_the_rows_of_a_sweep_can_be_read_until_the_run_ends(inner):
+    inner.tests(
+        "sweeps = []\n\n@pytest.mark.scaling\ndef test_scale(scaling):\n    sweeps.append(scaling.run())\n\n"
+        "def test_rows():\n    assert sweeps[0].run_dir is None\n    assert sweeps[0].table.num_rows == 3\n"
+    )
+    inner.run("--openenv-results", "none").assert_outcomes(passed=2)
+    assert _temporary_files() == []
+
+
 def test_without_results_a_missed_slo_under_xdist_is_reported_all_the_same(inner):
     inner.tests("@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_scale(scaling):\n    scaling.run()\n")
     arguments = ("--openenv-results", "none", "--openenv-json", "report.json")

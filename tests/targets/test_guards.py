@@ -123,8 +123,7 @@ def judged(result: CellResult, request) -> CurveVerdict:
     meta = CellMeta(
         "run", "sweep", request.cell, 1, result.wall_s, result.started_at, client={}, findings=result.findings
     )
-    table = rows_to_table(result.rows, cell=request.cell, run_id="run", repetition=1, hardware=None)
-    return judge_curve(request.cell.curve, [summarise(table, meta)], ALL_SUCCEED)
+    return judge_curve(request.cell.curve, [summarise(rows_to_table(result.rows, meta), meta)], ALL_SUCCEED)
 
 
 def test_a_core_that_burners_keep_busy_makes_the_cell_inconclusive(apart, golden):

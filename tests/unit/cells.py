@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 
 from pytest_openenv_scale.config.limits import Slo, make_limit
 from pytest_openenv_scale.config.plan import Cell, Curve
@@ -13,7 +14,8 @@ from pytest_openenv_scale.metrics.summary import CellSummary, summarise
 from pytest_openenv_scale.metrics.windows import Window
 from pytest_openenv_scale.results.cell import CellMeta, SessionRow
 from pytest_openenv_scale.results.outcome import ErrorCount
-from pytest_openenv_scale.results.parts import rows_to_table
+from pytest_openenv_scale.results.parts import Part, rows_to_table
+from pytest_openenv_scale.results.spool import PartWriter
 
 NOON = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 
@@ -89,8 +91,14 @@ def a_failure(
 
 
 def a_table(rows, meta: CellMeta | None = None):
-    meta = meta or a_meta()
-    return rows_to_table(rows, cell=meta.cell, run_id=meta.run_id, repetition=meta.repetition, hardware=meta.hardware)
+    return rows_to_table(rows, meta or a_meta())
+
+
+def a_part(directory: Path, rows, meta: CellMeta | None = None) -> Part:
+    """The sealed part of rows that are all there."""
+    with PartWriter(directory, meta or a_meta()) as writer:
+        writer.write(rows)
+        return writer.seal(meta or a_meta())
 
 
 def summary_of(rows, cell: Cell | None = None, **meta) -> CellSummary:

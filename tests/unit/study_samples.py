@@ -26,7 +26,6 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.cell import CellMeta, ServerSamples, SessionRow
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import ErrorCount, WarmUp
-from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.results.run_directory import RunDirectory
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
@@ -320,8 +319,7 @@ def _store(
         limits=of.limits,
         server=_server(of, len(rows)),
     )
-    table = rows_to_table(rows, cell=cell, run_id=meta.run_id, repetition=repetition, hardware=of.hardware)
-    directory.write_cell(table, meta)
+    directory.write_cell(rows, meta)
 
 
 def _rows(of: Sample, cell: Cell, good: int, overhead: float) -> Sequence[SessionRow]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cells import a_cell, a_failure, a_meta, a_row, a_table
+from cells import a_cell, a_failure, a_meta, a_row
 from report_samples import a_sweep, measured
 
 from goldens import NOW
@@ -29,7 +29,7 @@ def a_stored_run(results: Path, run_id: str, *, slower=0.0, refused=0, test=None
             meta = replace(a_meta(cell, repetition=repetition), run_id=run_id)
             full = refused if cell.batch == 8 else 0
             rows = [a_failure(n) if n < full else a_row(n, step=1.0 + slower + n / 1e4) for n in range(cell.batch)]
-            directory.write_cell(a_table(rows, meta), meta)
+            directory.write_cell(rows, meta)
     directory.finish_sweep("sweep", "complete")
     directory.finish("complete")
     directory.close()

@@ -6,13 +6,12 @@ import itertools
 from dataclasses import replace
 
 import pytest
-from cells import a_cell, a_failure, a_meta, a_row, a_table
+from cells import a_cell, a_failure, a_meta, a_part, a_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.analysis import compare
 from pytest_openenv_scale.analysis.compare import CellRows, cliffs_delta, effect_size, latency_effect
-from pytest_openenv_scale.results.parts import write_part
 from pytest_openenv_scale.results.run_directory import PARTS
 
 LATENCIES = st.lists(st.floats(0, 100), min_size=1, max_size=30)
@@ -50,7 +49,7 @@ def a_stored_cell(path, *, step, count=20, sweep="sweep") -> CellRows:
     for repetition in (1, 2):
         meta = replace(a_meta(cell, repetition=repetition), sweep_id=sweep)
         rows = [*(a_row(n, step=step + n / 1000) for n in range(count)), a_failure(count)]
-        write_part(path / PARTS, a_table(rows, meta), meta)
+        a_part(path / PARTS, rows, meta)
     return CellRows(path, sweep, cell.id)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from cells import a_cell, a_failure, a_meta, a_row, a_table
+from cells import a_cell, a_failure, a_meta, a_part, a_row
 from figures_samples import stored
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from pytest_openenv_scale.analysis.study import join_runs
 from pytest_openenv_scale.reporting.figures import sessions
 from pytest_openenv_scale.reporting.figures import sessions as figure
 from pytest_openenv_scale.reporting.figures.sessions import StudyRows, overhead_distribution, session_concurrency
-from pytest_openenv_scale.results.parts import Part, read_part, write_part
+from pytest_openenv_scale.results.parts import Part
 
 SECONDS = st.floats(0.0, 30.0, allow_nan=False).map(lambda value: round(value, 4))
 IN_ONE_FOLDER = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -23,7 +23,7 @@ IN_ONE_FOLDER = settings(max_examples=40, deadline=None, suppress_health_check=[
 
 def part_of(folder, rows, *, arrival="hold", repetition=1) -> Part:
     meta = a_meta(a_cell(max(len(rows), 1), arrival=arrival), repetition=repetition)
-    return read_part(write_part(folder, a_table(rows, meta), meta))
+    return a_part(folder, rows, meta)
 
 
 class TestOverheadDistribution:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from cells import a_cell, a_failure, a_meta, a_row, a_table, an_slo, summary_of
+from cells import a_cell, a_failure, a_meta, a_part, a_row, a_table, an_slo, summary_of
 
 from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.engine.source import Searching
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise, summarise_rows
 from pytest_openenv_scale.reporting.content.refusals import refusal_sentence
 from pytest_openenv_scale.results.cell import NOT_STARTED, ClientFinding, SessionRow
-from pytest_openenv_scale.results.parts import read_part, write_part
 from pytest_openenv_scale.verdict.cell import doubted_for_the_client, judge_cell
 from pytest_openenv_scale.verdict.refusals import name_refusals
 from pytest_openenv_scale.verdict.remedies import split_seen
@@ -67,8 +66,8 @@ def test_a_batch_without_some_of_its_rows_is_short_of_them_whatever_else_is_not_
 
 def test_the_same_is_read_from_a_part(tmp_path):
     meta = a_meta(a_cell(3, arrival="burst"))
-    table = a_table([a_row(0), a_row(1, judged=False), never_began(2)], meta)
-    assert summarise_rows(read_part(write_part(tmp_path, table, meta)), meta) == summarise(table, meta)
+    rows = [a_row(0), a_row(1, judged=False), never_began(2)]
+    assert summarise_rows(a_part(tmp_path, rows, meta), meta) == summarise(a_table(rows, meta), meta)
 
 
 def stopped(good: int, failed: int, batch: int, *, late: int = 0, **meta) -> CellSummary:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from cells import a_cell, a_failure, a_meta, a_row, a_table
+from cells import a_cell, a_failure, a_meta, a_row
 from report_samples import a_sweep, measured
 
 from pytest_openenv_scale.__main__ import main
@@ -26,7 +26,7 @@ def a_stored_run(results: Path, run_id="20261121T120000.000Z-3fa9", *, finished=
     for cell, refused in zip(cells, (0, 2), strict=True):
         meta = replace(a_meta(cell), run_id=run_id)
         rows = [a_failure(n) if n < refused else a_row(n) for n in range(cell.batch)]
-        directory.write_cell(a_table(rows, meta), meta)
+        directory.write_cell(rows, meta)
     if finished:
         directory.finish_sweep("sweep", "complete")
         directory.finish("complete")

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cells import NOON, a_cell, a_curve, a_failure, a_meta, a_row, a_table, an_slo
+from cells import NOON, a_cell, a_curve, a_failure, a_meta, a_row, an_slo
 
 from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.core.errors import RunError
@@ -36,7 +36,7 @@ def measure(run, record, batch, *, failed=0, repetition=1, **meta):
     described = replace(described, run_id=run.run_id, sweep_id=record.sweep_id)
     rows = [a_row(number) for number in range(batch - failed)]
     rows += [a_failure(number) for number in range(batch - failed, batch)]
-    return run.write_cell(a_table(rows, described), described)
+    return run.write_cell(rows, described).path
 
 
 @pytest.fixture
@@ -186,6 +186,48 @@ def test_a_run_killed_in_the_middle_is_readable_and_interrupted(tmp_path):
     assert (verdict.stopped, verdict.unmeasured) == ("ended_early", (3,))
 
 
+KILLED_IN_A_CELL = """
+import sys
+sys.path[:0] = {path!r}
+from dataclasses import replace
+from pathlib import Path
+from cells import a_cell, a_failure, a_meta, a_row
+from test_run import a_record, measure
+from pytest_openenv_scale.results.run_directory import RunDirectory
+run = RunDirectory.create(Path({results!r}))
+run.begin()
+record = run.begin_sweep(a_record(1, 4))
+measure(run, record, 1)
+meta = replace(a_meta(a_cell(4), wall_s=0.0), run_id=run.run_id, sweep_id=record.sweep_id)
+with run.open_part(meta) as writer:
+    writer.write([a_row(0, closed_s=1.5), a_row(3, closed_s=2.5)])
+    print(run.path, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_run_killed_in_a_cell_keeps_its_sessions_and_cannot_be_judged_by_them(tmp_path):
+    code = KILLED_IN_A_CELL.format(path=sys.path, results=str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    path = Path(process.stdout.readline().strip())
+    running = load_run(path)
+    assert ([summary.batch for summary in running.sweeps[0].summaries], running.table().num_rows) == ([1], 1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    loaded = load_run(path)
+    assert (loaded.status, loaded.problems, loaded.table().num_rows) == ("interrupted", (), 3)
+    sealed, cut_off = loaded.sweeps[0].summaries
+    assert (sealed.batch, sealed.findings, cut_off.batch, cut_off.wall_s) == (1, (), 4, 2.5)
+    assert [finding.kind for finding in cut_off.findings] == ["cut_off"]
+    assert (cut_off.successful, cut_off.failed, cut_off.client_limited) == (2, 0, 0)
+    verdict = loaded.sweeps[0].curves[0].verdict
+    judged = verdict.cell(4)
+    assert judged is not None
+    assert (verdict.max_batch, judged.passed, judged.breaches) == (1, None, ())
+    assert [(reason.kind, reason.cause) for reason in judged.reasons] == [("client", "cut_off")]
+
+
 # --- several processes
 
 
@@ -323,7 +365,7 @@ def test_a_full_disk_is_one_line(golden, run, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pq, "write_table", full)
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(RunError) as caught:
         measure(run, a_record(), 2)
     golden(caught.value)

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 import pytest
-from cells import a_cell, a_failure, a_meta, a_row, a_table
+from cells import a_cell, a_failure, a_meta, a_part, a_row, a_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_openenv_scale.analysis.run import load_run
-from pytest_openenv_scale.metrics import concurrency, errors, percentiles
+from pytest_openenv_scale.metrics import concurrency, errors, percentiles, summary
 from pytest_openenv_scale.metrics.summary import COLUMNS, summarise, summarise_rows
-from pytest_openenv_scale.results.parts import BATCH_ROWS, PartError, read_part, write_part
+from pytest_openenv_scale.results.parts import BATCH_ROWS, PartError, read_part
 from pytest_openenv_scale.results.run_directory import RunDirectory
 
 SECONDS = st.floats(0, 1e4, allow_nan=False) | st.integers(0, 3).map(float)
@@ -124,21 +124,20 @@ def test_the_peak_is_the_same_however_time_is_cut(sessions, max_sorted, size):
 
 def test_a_large_part_is_read_in_batches_and_comes_to_the_same(tmp_path):
     meta = a_meta(a_cell(BATCH_ROWS + 5))
-    rows = [a_failure(0, pid=7), *(a_row(n) for n in range(1, 100))]
-    few = a_table(rows, meta)
-    table = pa.concat_tables([few] * (BATCH_ROWS // 100 + 1))
-    part = read_part(write_part(tmp_path, table, meta))
-    assert part.num_rows == table.num_rows > BATCH_ROWS
-    assert [batch.num_rows for batch in part.batches("success")] == [BATCH_ROWS, table.num_rows - BATCH_ROWS]
-    assert summarise_rows(part, meta) == summarise(table, meta)
+    few = [a_failure(0, pid=7), *(a_row(n) for n in range(1, 100))]
+    rows = few * (BATCH_ROWS // 100 + 1)
+    part = a_part(tmp_path, rows, meta)
+    assert part.num_rows == len(rows) > BATCH_ROWS
+    assert [batch.num_rows for batch in part.batches("success")] == [BATCH_ROWS, len(rows) - BATCH_ROWS]
+    assert summarise_rows(part, meta) == summarise(a_table(rows, meta), meta)
 
 
-def test_a_part_that_is_damaged_inside_says_so_while_it_is_read(tmp_path):
-    meta = a_meta(a_cell(300_000))
-    table = pa.concat_tables([a_table([a_row(n) for n in range(1000)], meta)] * 300)
+def test_a_part_that_is_damaged_inside_says_so_while_it_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(summary, "_ROWS_READ_AT_ONCE", 1000)
+    meta = a_meta(a_cell(20_000))
     with RunDirectory.create(tmp_path) as run:
         run.begin()
-        path = run.write_cell(table, meta)
+        path = run.write_cell([a_row(n, step=1 + n / 7) for n in range(20_000)], meta).path
         run.finish("complete")
     content = bytearray(path.read_bytes())
     third = len(content) // 3
@@ -154,11 +153,11 @@ def test_ways_of_failing_a_server_makes_up_are_listed_up_to_a_bound(monkeypatch)
     monkeypatch.setattr(errors, "MAX_LISTED", 3)
     rows = [a_failure(n, code=f"E{n}", message=f"no {n}") for n in range(10)]
     meta = a_meta(a_cell(10))
-    summary = summarise(a_table(rows, meta), meta)
-    assert [(error.code, error.count) for error in summary.errors] == [
+    summarised = summarise(a_table(rows, meta), meta)
+    assert [(error.code, error.count) for error in summarised.errors] == [
         *((errors.OTHERS, 7), ("E0", 1), ("E1", 1), ("E2", 1))
     ]
-    assert summary.failed == 10
+    assert summarised.failed == 10
 
 
 def test_lost_workers_are_listed_up_to_a_bound(monkeypatch):

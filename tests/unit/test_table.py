@@ -1,6 +1,7 @@
 """Sessions as Arrow tables and sealed Parquet parts."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,17 +12,16 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from cells import NOON, a_cell, a_failure, a_meta, a_row, a_table
+from cells import NOON, a_cell, a_failure, a_meta, a_part, a_row, a_table
 
 from pytest_openenv_scale.results.cell import SessionRow
 from pytest_openenv_scale.results.parts import (
     SCHEMA,
     PartError,
+    join_parts,
     read_part,
     read_parts,
-    read_table,
     rows_to_table,
-    write_part,
 )
 
 COLUMNS_OF_THE_CONTRACT = """
@@ -39,17 +39,17 @@ def test_the_columns_are_those_of_the_contract_in_order():
 
 def test_a_row_holds_what_was_measured_and_which_cell_it_belongs_to():
     cell = a_cell(2, wait=0.1, steps=3)
-    table = rows_to_table([a_row(), a_failure(1)], cell=cell, run_id="r1", repetition=2, hardware="cpu-basic")
+    table = rows_to_table([a_row(), a_failure(1)], a_meta(cell, repetition=2, hardware="cpu-basic"))
     good, bad = table.to_pylist()
     assert table.schema.equals(SCHEMA)
-    assert (good["run_id"], good["cell_id"], good["repetition"], good["hardware"]) == ("r1", cell.id, 2, "cpu-basic")
+    assert (good["run_id"], good["cell_id"], good["repetition"], good["hardware"]) == ("run", cell.id, 2, "cpu-basic")
     assert (good["batch_size"], good["wait_requested"], good["steps"]) == (2, 0.1, 3)
     assert good["step_latencies"] == [1.0]
     assert (bad["success"], bad["error_type"], bad["error_code"]) == (False, "capacity", "CAPACITY_REACHED")
 
 
 def test_what_is_not_there_is_null_and_never_zero():
-    row = rows_to_table([a_failure()], cell=a_cell(wait=None), run_id="r", repetition=1).to_pylist()[0]
+    row = rows_to_table([a_failure()], a_meta(a_cell(wait=None))).to_pylist()[0]
     absent = (
         "hardware",
         "wait_requested",
@@ -81,8 +81,9 @@ def test_every_field_of_a_row_has_its_column():
 def test_a_sealed_part_gives_back_its_rows_and_what_is_known_of_its_cell(tmp_path):
     meta = a_meta(limits={"workers": 2}, log_tail="ERROR: full")
     table = a_table([a_row(), a_failure(1)], meta)
-    write_part(tmp_path, table, meta)
+    sealed = a_part(tmp_path, [a_row(), a_failure(1)], meta)
     (part,) = read_parts(tmp_path)
+    assert part == sealed
     assert part.meta == meta
     assert part.table().equals(table)
     assert part.table({"success", "pid"}).column_names == ["pid", "success"]
@@ -90,12 +91,12 @@ def test_a_sealed_part_gives_back_its_rows_and_what_is_known_of_its_cell(tmp_pat
 
 def test_a_part_is_named_after_its_cell_and_repetition(tmp_path):
     meta = a_meta(repetition=3)
-    assert write_part(tmp_path, a_table([a_row()], meta), meta).name == f"{meta.cell.id}-r3.parquet"
+    assert a_part(tmp_path, [a_row()], meta).path.name == f"{meta.cell.id}-r3.parquet"
 
 
 def test_a_cell_measured_again_never_replaces_the_earlier_part(tmp_path):
     meta = a_meta()
-    paths = [write_part(tmp_path, a_table([a_row(number)], meta), meta) for number in range(3)]
+    paths = [a_part(tmp_path, [a_row(number)], meta).path for number in range(3)]
     assert len(set(paths)) == 3
     assert [read_part(path).table()["request_id"][0].as_py() for path in paths] == [0, 1, 2]
 
@@ -103,22 +104,22 @@ def test_a_cell_measured_again_never_replaces_the_earlier_part(tmp_path):
 def test_parts_are_one_data_set_for_whoever_reads_parquet(tmp_path):
     for repetition in (1, 2):
         meta = a_meta(repetition=repetition)
-        write_part(tmp_path, a_table([a_row(), a_row(1)], meta), meta)
+        a_part(tmp_path, [a_row(), a_row(1)], meta)
     (tmp_path / ".unfinished-1-abcd.tmp").write_bytes(b"half a part")
     (tmp_path / ".unfinished.parquet").write_bytes(b"half a part")
     assert pyarrow.dataset.dataset(tmp_path, format="parquet").count_rows() == 4
-    assert read_table(tmp_path).num_rows == 4
+    assert join_parts(read_parts(tmp_path)).num_rows == 4
 
 
 def test_parts_of_different_cells_join_into_one_table(tmp_path):
     for cell in (a_cell(1, wait=None), a_cell(2, mode="http")):
-        write_part(tmp_path, a_table([a_row()], a_meta(cell)), a_meta(cell))
-    assert sorted(read_table(tmp_path)["mode"].to_pylist()) == ["http", "ws"]
+        a_part(tmp_path, [a_row()], a_meta(cell))
+    assert sorted(join_parts(read_parts(tmp_path))["mode"].to_pylist()) == ["http", "ws"]
 
 
 def test_no_parts_are_an_empty_table(tmp_path):
     assert list(read_parts(tmp_path / "missing")) == []
-    assert read_table(tmp_path / "missing").schema.equals(SCHEMA)
+    assert join_parts(read_parts(tmp_path / "missing")).schema.equals(SCHEMA)
 
 
 def truncate(path: Path):
@@ -137,7 +138,7 @@ def flip_a_byte(path: Path, offset: int):
 
 @pytest.mark.parametrize("damage", [truncate, empty])
 def test_a_damaged_part_is_named_and_the_others_are_read(tmp_path, damage):
-    good, bad = (write_part(tmp_path, a_table([a_row()], meta), meta) for meta in (a_meta(), a_meta(repetition=2)))
+    good, bad = (a_part(tmp_path, [a_row()], meta).path for meta in (a_meta(), a_meta(repetition=2)))
     damage(bad)
     problems: list[str] = []
     assert [part.path for part in read_parts(tmp_path, problems.append)] == [good]
@@ -149,8 +150,8 @@ def test_a_damaged_part_is_named_and_the_others_are_read(tmp_path, damage):
 
 
 def test_damaged_rows_are_noticed_and_never_returned(tmp_path):
-    table = a_table([a_row(number, step=1 + number / 7) for number in range(50)])
-    path = write_part(tmp_path, table, a_meta())
+    rows = [a_row(number, step=1 + number / 7) for number in range(50)]
+    table, path = a_table(rows), a_part(tmp_path, rows).path
     noticed = 0
     for offset in range(4, 4000, 13):
         flip_a_byte(path, offset)
@@ -163,10 +164,12 @@ def test_damaged_rows_are_noticed_and_never_returned(tmp_path):
 
 
 def test_a_table_of_all_parts_leaves_damaged_ones_out(tmp_path):
-    paths = [write_part(tmp_path, a_table([a_row()]), a_meta(repetition=number)) for number in (1, 2, 3)]
+    paths = [a_part(tmp_path, [a_row()], a_meta(repetition=number)).path for number in (1, 2, 3)]
     truncate(paths[0])
     flip_a_byte(paths[1], 60)
-    assert read_table(tmp_path).num_rows == 1
+    problems: list[str] = []
+    assert join_parts(read_parts(tmp_path, problems.append), problems.append).num_rows == 1
+    assert [problem.partition(":")[0] for problem in problems] == [paths[0].name, paths[1].name]
 
 
 def test_a_parquet_file_of_somebody_else_is_no_part(golden, tmp_path):
@@ -184,25 +187,14 @@ def test_a_part_whose_description_lacks_something_says_what(golden, tmp_path):
     golden(caught.value)
 
 
-def test_a_part_that_cannot_be_written_leaves_no_file_behind(tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(pq, "write_table", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_part(tmp_path, a_table([a_row()]), a_meta())
-    assert list(tmp_path.iterdir()) == []
-
-
 WRITES_FOR_EVER = """
 import sys
 sys.path[:0] = {path!r}
 from pathlib import Path
-from cells import a_cell, a_meta, a_row, a_table
-from pytest_openenv_scale.results.parts import write_part
-table = a_table([a_row(number) for number in range(20_000)])
+from cells import a_meta, a_part, a_row
+rows = [a_row(number) for number in range(20_000)]
 for repetition in range(1, 1000):
-    write_part(Path({directory!r}), table, a_meta(repetition=repetition))
+    a_part(Path({directory!r}), rows, a_meta(repetition=repetition))
     print(repetition, flush=True)
 """
 
@@ -218,3 +210,10 @@ def test_a_kill_at_any_moment_leaves_whole_parts_only(tmp_path):
         process.wait()
         process.stdout.close()
         assert {part.table().num_rows for part in read_parts(tmp_path)} == {20_000}
+
+
+def test_the_reference_names_every_column_in_a_table():
+    text = (Path(__file__).parents[2] / "docs/reference.md").read_text()
+    table = text.partition("Columns of `sessions.parquet`")[2].partition("\n\nRows stand")[0]
+    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(SCHEMA.names)

@@ -14,7 +14,6 @@ from pytest_openenv_scale.engine.warm_up import (
     MAX_CHANCE,
     WARM_UP_STEPS,
     SoloSessions,
-    failed_row,
     read_warm_up,
     solo_sessions_needed,
     warm_up_steps,
@@ -237,16 +236,3 @@ def test_plays_add_up_over_the_cells_of_a_sweep():
     assert plays.judge(cell(8, *range(8))).under_load
     assert plays.judge(cell(8, *range(8))).under_load
     assert len(alone.numbers) == 2
-
-
-def test_a_session_that_failed_for_its_answer_keeps_what_was_measured_and_has_no_total():
-    row = failed_row(a_row(), AnsweredError("step", "no slot"))
-    assert (row.success, row.total_latency, row.step_latencies) == (False, None, [1.0])
-    assert (row.error_phase, row.error_type, row.error_code, row.error_message) == (
-        "step",
-        "environment",
-        "answered_error",
-        "no slot",
-    )
-    assert failed_row(a_failure(), AnsweredError("step", "no slot")) == a_failure()
-    assert failed_row(a_row(), None) == a_row()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pytest_openenv_scale.core.files import is_locked
-from pytest_openenv_scale.metrics.summary import COLUMNS, CellSummary, summarise, summarise_rows
+from pytest_openenv_scale.metrics.summary import CellSummary, summarise_part
 from pytest_openenv_scale.results.manifest import MANIFEST, Manifest, Status, read_manifest, with_samples
 from pytest_openenv_scale.results.outcome import (
     CheckRecord,
@@ -17,17 +17,15 @@ from pytest_openenv_scale.results.outcome import (
     combine_with_checks,
     read_checks,
 )
-from pytest_openenv_scale.results.parts import Part, PartError, read_parts, read_table
+from pytest_openenv_scale.results.parts import Part, PartError, join_parts, read_parts
 from pytest_openenv_scale.results.run_directory import PARTS, WRITER_LOCK
+from pytest_openenv_scale.results.spool import cut_off_parts
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["Run", "load_run"]
-
-_ROWS_READ_AT_ONCE = 2**18
-"""A part of at most this many rows is read whole, a larger one column by column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +59,16 @@ class Run:
         sweeps = combine_outcomes(sweep.outcome for sweep in self.sweeps) if self.sweeps else None
         return combine_with_checks(sweeps, self.checks)
 
+    def parts(self, on_problem: Callable[[str], None]) -> Iterator[Part]:
+        """Yield the parts that can be read, those that a killed process left unfinished last.
+
+        Problems are told in one line each.
+        """
+        return _read_parts(self.path, self.status, on_problem)
+
     def table(self) -> pa.Table:
         """Read the rows of all parts that can be read."""
-        return read_table(self.path / PARTS)
+        return join_parts(self.parts(_ignore), _ignore)
 
 
 def load_run(path: Path, measured: Mapping[str, SweepView] | None = None, *, samples: bool = True) -> Run:
@@ -84,7 +89,7 @@ def load_run(path: Path, measured: Mapping[str, SweepView] | None = None, *, sam
     sweep_ids = {sweep.sweep_id for sweep in manifest.sweeps}
     summaries: dict[str, list[CellSummary]] = {}
     if not sweep_ids or sweep_ids - known.keys():
-        for summary in _read_summaries(path / PARTS, known.keys(), problems):
+        for summary in _read_summaries(_read_parts(path, manifest.status, problems.append), known.keys(), problems):
             summaries.setdefault(summary.sweep_id, []).append(summary)
     unknown = sorted(summaries.keys() - sweep_ids)
     problems += [f"the manifest has no sweep {sweep_id}, though there are parts of it" for sweep_id in unknown]
@@ -104,18 +109,23 @@ def _as_interrupted(manifest: Manifest) -> Manifest:
     return replace(manifest, status="interrupted", sweeps=tuple(sweeps))
 
 
-def _read_summaries(parts: Path, measured: Container[str], problems: list[str]) -> Iterator[CellSummary]:
-    """Summarise every part that can be read, but those of `measured` sweeps; damaged ones are added to `problems`."""
-    for part in read_parts(parts, problems.append):
+def _read_parts(path: Path, status: Status, on_problem: Callable[[str], None]) -> Iterator[Part]:
+    """Yield the parts of a run; one that is running is still writing what a killed one would have left unfinished."""
+    yield from read_parts(path / PARTS, on_problem)
+    if status != "running":
+        yield from cut_off_parts(path / PARTS)
+
+
+def _ignore(problem: str) -> None:
+    """Do without: the problem is among those of the run."""
+
+
+def _read_summaries(parts: Iterable[Part], measured: Container[str], problems: list[str]) -> Iterator[CellSummary]:
+    """Summarise parts, but those of `measured` sweeps; damaged ones are added to `problems`."""
+    for part in parts:
         if part.meta.sweep_id in measured:
             continue
         try:
-            yield _summarise(part)
+            yield summarise_part(part)
         except PartError as error:
             problems.append(str(error))
-
-
-def _summarise(part: Part) -> CellSummary:
-    if part.num_rows <= _ROWS_READ_AT_ONCE:
-        return summarise(part.read(*COLUMNS), part.meta)
-    return summarise_rows(part, part.meta)

@@ -24,12 +24,13 @@ from pytest_openenv_scale.core.text import LOG_LINES, count_new_lines
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.machine import await_calm
 from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator, LoadProgress
-from pytest_openenv_scale.metrics.summary import CellSummary, summarise
+from pytest_openenv_scale.metrics.summary import CellSummary, summarise_part
 from pytest_openenv_scale.results.cell import SERVICE_RESTART, CellMeta, ClientFinding, SessionRow
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome, StopReason, WarmUp
-from pytest_openenv_scale.results.parts import rows_to_table
+from pytest_openenv_scale.results.parts import Part, join_parts
 from pytest_openenv_scale.results.run_directory import RunDirectory
+from pytest_openenv_scale.results.spool import PartWriter
 from pytest_openenv_scale.verdict.cell import doubted_for_the_client
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves, view_curve
 
@@ -38,7 +39,7 @@ from .cooldown import Cooldown
 from .search import possible_courses
 from .server_watch import ServerWatch
 from .source import CellSource, Grid, Searching, most_failures, plan_search
-from .warm_up import SoloSessions, failed_row, read_warm_up, warm_up_steps
+from .warm_up import SoloSessions, read_warm_up, warm_up_steps
 from .workload import find_workload
 
 if TYPE_CHECKING:
@@ -80,13 +81,24 @@ class Observer:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What `scaling.run()` returns: the curves, their cells, the verdicts and the rows themselves."""
+    """What `scaling.run()` returns: the curves, their cells, the verdicts and where the rows are."""
 
     view: SweepView
     run_dir: Path | None
     """The directory of the run; None where nothing is kept."""
-    table: pa.Table
-    """One row per session; those of attempts that were set aside are in the directory of the run alone."""
+    parts: tuple[Part, ...]
+    """Where the rows are stored, one part per cell and repetition; a run that is not kept has them until it ends."""
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """One row per session, read when first asked for.
+
+        Those of attempts that were set aside are in the directory of the run alone.
+
+        Raises:
+            PartError: a part is damaged, or the run was not kept and is over.
+        """
+        return join_parts(self.parts)
 
     @property
     def curves(self) -> tuple[Curve, ...]:
@@ -236,7 +248,7 @@ def measure_sweep(
             raise
         view = measurement.view()
         run.finish_sweep(record.sweep_id, "complete", view.outcome)
-    return Sweep(view, run.kept_path, measurement.table())
+    return Sweep(view, run.kept_path, tuple(measurement.parts))
 
 
 def _check_selected(slos: Sequence[Slo], planned: Sequence[Curve], curves: Sequence[Curve]) -> None:
@@ -315,7 +327,8 @@ class _Measurement:
             endpoint, lambda timeout_s: self._play_alone(record.curves[0].mode, 0, timeout_s).rows[0]
         )
         self._plays = {mode: SoloSessions(partial(self._play_between, mode)) for mode in settings.modes}
-        self._tables: list[pa.Table] = []
+        self.parts: list[Part] = []
+        """The parts of everything measured, of each repetition the attempt that counts."""
         self._judged: dict[str, CurveView] = {}
         self._ended_for_good = False
         self._allowance = Allowance()
@@ -424,14 +437,6 @@ class _Measurement:
             record, [self._judged.get(curve.id) or view_curve(record, curve, ()) for curve in record.curves]
         )
 
-    def table(self) -> pa.Table:
-        """Return the rows of everything measured."""
-        import pyarrow as pa
-
-        return (
-            pa.concat_tables(self._tables) if self._tables else self._as_table([], self._record.curves[0].cells[0], 1)
-        )
-
     def _measure_curve(self, curve: Curve, slo: Slo) -> CurveView:
         """Measure a curve batch by batch, each judged as soon as it is measured, until no more is to be learned."""
         plan = self._record.searches.get(curve.id)
@@ -466,14 +471,15 @@ class _Measurement:
         Whether it is measured again depends on whether it can be told what the server did, never on what that was.
         """
         attempts: list[CellSummary] = []
-        table: pa.Table | None = None
+        part: Part | None = None
         while True:
             began = time.monotonic()
             try:
-                table, summary = self._measure_attempt(cell, repetition, len(attempts) + 1, most)
+                part = self._measure_attempt(cell, repetition, len(attempts) + 1, most)
             except OutOfTime:
                 self._allowance.use(cell.batch, time.monotonic() - began, cell.batch)
                 break
+            summary = summarise_part(part)
             self._allowance.use(cell.batch, time.monotonic() - began, summary.begun)
             attempts.append(summary)
             if (
@@ -484,15 +490,37 @@ class _Measurement:
                 break
             self._observer.attempt_set_aside(cell, summary)
             await_calm()
-        if table is not None:
-            self._tables.append(table)
+        if part is not None:
+            self.parts.append(part)
             self._observer.cell_done(cell, attempts[-1])
         return attempts
 
-    def _measure_attempt(
-        self, cell: Cell, repetition: int, attempt: int, most: int | None
-    ) -> tuple[pa.Table, CellSummary]:
+    def _measure_attempt(self, cell: Cell, repetition: int, attempt: int, most: int | None) -> Part:
         """Measure one repetition once and store it."""
+        meta = CellMeta(
+            run_id=self._run.run_id,
+            sweep_id=self._record.sweep_id,
+            cell=cell,
+            repetition=repetition,
+            wall_s=0.0,
+            started_at=datetime.now(UTC),
+            hardware=self._endpoint.hardware,
+            cores=self._endpoint.cores,
+            hosts=self._endpoint.hosts,
+            limits=self._endpoint.limits,
+            session_settings=self._endpoint.session_settings,
+            attempt=attempt,
+        )
+        with self._run.open_part(meta) as writer:
+            try:
+                return writer.seal(self._play(meta, writer, most))
+            except OutOfTime:
+                writer.discard()
+                raise
+
+    def _play(self, meta: CellMeta, writer: PartWriter, most: int | None) -> CellMeta:
+        """Play the sessions of an attempt, write their rows, and return all that is known of it."""
+        cell = meta.cell
         seconds, began = self._allowance.seconds, time.monotonic()
         first, notes = self._cooldown.await_server()
         watch = ServerWatch()
@@ -502,40 +530,31 @@ class _Measurement:
             if seconds is not None and time.monotonic() - began > seconds:
                 raise OutOfTime
             watch.add(self._endpoint.sample())
-            self._observer.cell_progress(cell, repetition, progress)
+            self._observer.cell_progress(cell, meta.repetition, progress)
 
         proxy, running, started_s = self._endpoint.proxy(), self._endpoint.processes(), time.monotonic()
         # Of processes of this machine a file is read; elsewhere that takes a request.
         log_before = None if running is None else self._endpoint.log_tail(LOG_LINES)
-        request = replace(self._cell_request(cell, repetition), most_failures=most)
+        request = replace(self._cell_request(cell, meta.repetition), most_failures=most)
         result = self._generator.run_cell(request, on_progress)
+        writer.write(result.rows, result.answered_errors)
         failed = any(not row.success for row in result.rows)
         answered_errors = self._plays[cell.mode].judge(result) if result.answered_errors else None
-        rows = result.rows
-        if answered_errors is not None and answered_errors.under_load:
-            rows = [failed_row(row, result.answered_errors.get(row.request_id)) for row in rows]
         self._cooldown.cell_ended(mode=cell.mode, failed=failed, wait_s=cell.wait or 0.0)
         if failed:
             time.sleep(0.05)  # A server that just died needs a moment to be seen as dead, and to finish its log.
         ended_pids = _ended(running, self._endpoint.processes())
         if failed and ended_pids:
             wait_for(lambda: self._endpoint.exit_status() is not None, _END_S, 0.02)
-        listens_again = self._listens_again(rows)
+        listens_again = self._listens_again(result.rows)
         watch.add(sample := self._endpoint.sample())
         if sample is not None and watch.first is not None:
             listens_again = listens_again or (sample.restarts or 0) > (watch.first.restarts or 0)
         log = self._endpoint.log_tail(LOG_LINES) if failed else ""
-        meta = CellMeta(
-            run_id=self._run.run_id,
-            sweep_id=self._record.sweep_id,
-            cell=cell,
-            repetition=repetition,
+        return replace(
+            meta,
             wall_s=result.wall_s,
             started_at=result.started_at,
-            hardware=self._endpoint.hardware,
-            cores=self._endpoint.cores,
-            hosts=self._endpoint.hosts,
-            limits=self._endpoint.limits,
             client=asdict(result.client),
             findings=self._with_advice(result.findings),
             notes=notes,
@@ -546,14 +565,9 @@ class _Measurement:
             log_lines=None if log_before is None else count_new_lines(log_before, log),
             proxy=proxy_facts_between(proxy, self._endpoint.proxy(), started_s=started_s, batch=cell.batch),
             answered_errors=answered_errors,
-            session_settings=self._endpoint.session_settings,
-            attempt=attempt,
             ended_pids=ended_pids,
             listens_again=listens_again,
         )
-        table = self._as_table(rows, cell, repetition, attempt)
-        self._run.write_cell(table, meta)
-        return table, summarise(table, meta)
 
     def _with_advice(self, findings: Sequence[ClientFinding]) -> tuple[ClientFinding, ...]:
         """Add to findings that HTTP answers were seen late what else there is to measure, where there is a /ws."""
@@ -584,16 +598,6 @@ class _Measurement:
             return False
         self._ended_for_good = self._ended_for_good or not self._endpoint.rejoin()
         return self._ended_for_good
-
-    def _as_table(self, rows: Sequence[Any], cell: Cell, repetition: int, attempt: int = 1) -> pa.Table:
-        return rows_to_table(
-            rows,
-            cell=cell,
-            run_id=self._run.run_id,
-            repetition=repetition,
-            attempt=attempt,
-            hardware=self._endpoint.hardware,
-        )
 
     def _cell_request(self, cell: Cell, repetition: int) -> CellRequest:
         return CellRequest(

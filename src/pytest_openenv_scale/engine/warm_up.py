@@ -14,9 +14,9 @@ from typing import Any, cast
 
 from pytest_openenv_scale.client.messages import error_in, is_unsuccessful
 from pytest_openenv_scale.core.text import loads, shorten, utf8_safe
-from pytest_openenv_scale.load.ipc import AnsweredError, SessionMessages
+from pytest_openenv_scale.load.ipc import SessionMessages
 from pytest_openenv_scale.load.runner import CellResult
-from pytest_openenv_scale.results.cell import AnsweredErrors, SessionRow
+from pytest_openenv_scale.results.cell import AnsweredErrors
 from pytest_openenv_scale.results.outcome import Sample, WarmUp
 
 WARM_UP_STEPS = 3
@@ -160,17 +160,3 @@ def solo_sessions_needed(
         alone += 1
         chance *= (sessions + alone - errors) / (sessions + alone)
     return alone
-
-
-def failed_row(row: SessionRow, error: AnsweredError | None) -> SessionRow:
-    """Return the row of a session that counts as failed because of what it was answered."""
-    if error is None or not row.success:
-        return row
-    return row._replace(
-        success=False,
-        total_latency=None,
-        error_phase=error.phase,
-        error_type="environment",
-        error_code="answered_error",
-        error_message=error.words,
-    )

@@ -26,7 +26,6 @@ from pytest_openenv_scale.core.text import redact_text
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.cell import CellMeta
 from pytest_openenv_scale.results.manifest import FORMAT, Manifest, SweepRecord, Writer, read_manifest
-from pytest_openenv_scale.results.parts import rows_to_table
 from pytest_openenv_scale.results.run_directory import RunDirectory
 
 from .files import (
@@ -250,9 +249,7 @@ class _RunImport:
             },
             notes=summary_differences(block, line),
         )
-        rows = [session_row(row) for row in block.rows]
-        table = rows_to_table(rows, cell=cell, run_id=meta.run_id, repetition=meta.repetition, hardware=hardware)
-        self._directory.write_cell(table, meta)
+        self._directory.write_cell([session_row(row) for row in block.rows], meta)
         sweep.append(meta)
         self.last = max(self.last, *(row.moment for row in block.rows))
 

@@ -19,6 +19,7 @@ from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts, SessionSe
 from pytest_openenv_scale.core.parsing import parse_arrival
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.results.cell import AnsweredErrors, CellMeta, ClientFinding, ServerSamples
+from pytest_openenv_scale.results.parts import Part
 
 from .concurrency import peak_concurrency
 from .errors import (
@@ -35,7 +36,7 @@ from .errors import (
 from .percentiles import PhaseStats, column_stats, concatenate, quantile_bounds
 from .windows import Window, windows_of
 
-__all__ = ["COLUMNS", "PHASES", "CellSummary", "split_attempts", "summarise", "summarise_rows"]
+__all__ = ["COLUMNS", "PHASES", "CellSummary", "split_attempts", "summarise", "summarise_part", "summarise_rows"]
 
 PHASES = ("queue", "connect", "reset", "hold", "step", "total", "overhead")
 """The phases reports show; `total_unqueued` and `overhead_unqueued` leave out the client's own queue."""
@@ -212,10 +213,24 @@ COLUMNS = (
 )
 """The columns `summarise` reads."""
 
+_ROWS_READ_AT_ONCE = 2**18
+"""A part of at most this many rows is read whole, a larger one column by column."""
+
 
 def summarise(table: pa.Table, meta: CellMeta) -> CellSummary:
     """Reduce the rows of one repetition of a cell to its summary."""
     return summarise_rows(TableRows(table), meta)
+
+
+def summarise_part(part: Part) -> CellSummary:
+    """Reduce the rows of a stored repetition of a cell to its summary.
+
+    Raises:
+        PartError: the part is damaged.
+    """
+    if part.num_rows <= _ROWS_READ_AT_ONCE:
+        return summarise(part.read(*COLUMNS), part.meta)
+    return summarise_rows(part, part.meta)
 
 
 def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
@@ -281,8 +296,11 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
 
 
 def _least_sessions(meta: CellMeta) -> int:
-    """Return how many rows a repetition has at least, where the client lost none: of a steady state nobody knows."""
-    return 0 if parse_arrival(meta.cell.arrival).kind == "steady" else meta.cell.batch
+    """Return how many rows a repetition has at least, where the client lost none.
+
+    Of a steady state nobody knows, and of one that was cut off neither.
+    """
+    return 0 if meta.cut_off or parse_arrival(meta.cell.arrival).kind == "steady" else meta.cell.batch
 
 
 _OF_SOME_SESSIONS = frozenset({"loop_lag", "process_died"})

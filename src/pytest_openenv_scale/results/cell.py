@@ -25,6 +25,9 @@ MAX_SAMPLES = 480
 NOT_STARTED = "not_started"
 """The type of error of a session that never began, as enough others had failed before."""
 
+CUT_OFF = "cut_off"
+"""The kind of finding of a repetition that a killed process left unfinished."""
+
 SERVICE_RESTART = "1012"
 """The code with which a server closes WebSockets because it restarts (uvicorn: or stops)."""
 
@@ -91,7 +94,8 @@ _WRITTEN_BY_SERVERS = ("session_hash", "host_url", "error_code", "error_message"
 class ClientFinding(Jsonable):
     """Something about the client that makes a cell inconclusive; http_lag makes it so for latencies only.
 
-    `kind` is cpu, loop_lag, descriptors, ports, process_died, http_lag or hold; `message` is one line with figures.
+    `kind` is cpu, loop_lag, descriptors, ports, process_died, http_lag, hold or cut_off; `message` is one line with
+    figures.
     """
 
     kind: str
@@ -165,6 +169,11 @@ class CellMeta(Jsonable):
     listens_again: bool = False
     log_lines: int | None = None
     samples: tuple[ServerSample, ...] = ()
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the repetition was left unfinished: how its other sessions would have gone is unknown."""
+        return any(finding.kind == CUT_OFF for finding in self.findings)
 
     @property
     def ending(self) -> ExitStatus | None:

@@ -1,26 +1,21 @@
-"""Sessions as Arrow tables, and the sealed Parquet parts a run keeps them in.
+"""Sessions as Arrow tables, and the sealed Parquet parts a run keeps them in, one per repetition of a cell.
 
-One part holds one repetition of one cell. A part is written under a name that begins with a dot and
-renamed when it is complete, so that whoever reads the directory sees whole parts only.
+How a part comes to be is in `spool`.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-import os
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pytest_openenv_scale.config.plan import Cell
-from pytest_openenv_scale.core.files import replacing
 from pytest_openenv_scale.core.serialization import JsonError
 
 from .cell import CellMeta, Int32, SessionRow
@@ -31,29 +26,21 @@ META_KEY = b"openenv_scale"
 _LABEL = pa.dictionary(pa.int32(), pa.string())
 
 
-class _CellFacts(NamedTuple):
-    cell: Cell
-    run_id: str
-    repetition: int
-    attempt: int
-    hardware: str | None
-
-
-_CELL_COLUMNS: Mapping[str, tuple[pa.DataType, Callable[[_CellFacts], object]]] = {
-    "run_id": (_LABEL, lambda facts: facts.run_id),
-    "test": (_LABEL, lambda facts: facts.cell.test),
-    "target": (_LABEL, lambda facts: facts.cell.target),
-    "cell_id": (_LABEL, lambda facts: facts.cell.id),
-    "infrastructure": (_LABEL, lambda facts: facts.cell.infrastructure),
-    "hardware": (_LABEL, lambda facts: facts.hardware),
-    "mode": (_LABEL, lambda facts: facts.cell.mode),
-    "batch_size": (pa.int32(), lambda facts: facts.cell.batch),
-    "wait_requested": (pa.float64(), lambda facts: facts.cell.wait),
-    "steps": (pa.int32(), lambda facts: facts.cell.steps),
-    "repetition": (pa.int32(), lambda facts: facts.repetition),
-    "attempt": (pa.int32(), lambda facts: facts.attempt),
-    "arrival": (_LABEL, lambda facts: facts.cell.arrival),
-    "think": (_LABEL, lambda facts: facts.cell.think or None),
+_CELL_COLUMNS: Mapping[str, tuple[pa.DataType, Callable[[CellMeta], object]]] = {
+    "run_id": (_LABEL, lambda meta: meta.run_id),
+    "test": (_LABEL, lambda meta: meta.cell.test),
+    "target": (_LABEL, lambda meta: meta.cell.target),
+    "cell_id": (_LABEL, lambda meta: meta.cell.id),
+    "infrastructure": (_LABEL, lambda meta: meta.cell.infrastructure),
+    "hardware": (_LABEL, lambda meta: meta.hardware),
+    "mode": (_LABEL, lambda meta: meta.cell.mode),
+    "batch_size": (pa.int32(), lambda meta: meta.cell.batch),
+    "wait_requested": (pa.float64(), lambda meta: meta.cell.wait),
+    "steps": (pa.int32(), lambda meta: meta.cell.steps),
+    "repetition": (pa.int32(), lambda meta: meta.repetition),
+    "attempt": (pa.int32(), lambda meta: meta.attempt),
+    "arrival": (_LABEL, lambda meta: meta.cell.arrival),
+    "think": (_LABEL, lambda meta: meta.cell.think or None),
 }
 """The columns that all rows of a part have in common: type, and value."""
 
@@ -75,14 +62,15 @@ def _row_columns() -> Iterator[tuple[str, pa.DataType]]:
         yield ("timestamp", pa.timestamp("us", "UTC")) if name == "started_at" else (name, _TYPES[kinds[0]])
 
 
+ROW_SCHEMA = pa.schema(list(_row_columns()))
+"""The columns that each session has for itself."""
+
 SCHEMA = pa.schema([*((name, kind) for name, (kind, _) in _CELL_COLUMNS.items()), *_row_columns()])
 """One row per session. Times are seconds, null where there is nothing; `timestamp` is UTC."""
 
 
 BATCH_ROWS = 2**17
-"""Most rows of a large part that are in memory at once; row groups hold a multiple of it."""
-
-_ROW_GROUP = 2**20
+"""Most rows of a large part that are in memory at once."""
 
 _VALUES_BEFORE = {"attempt": 1, "judged": True}
 """What stands in columns that older parts do not have; null in others."""
@@ -92,60 +80,30 @@ class PartError(ValueError):
     """A part that cannot be read: one line naming the file and what is wrong with it."""
 
 
-def rows_to_table(
-    rows: Sequence[SessionRow],
-    *,
-    cell: Cell,
-    run_id: str,
-    repetition: int,
-    attempt: int = 1,
-    hardware: str | None = None,
-) -> pa.Table:
-    """Return the sessions of one repetition of a cell as a table of `SCHEMA`."""
-    facts = _CellFacts(cell, run_id, repetition, attempt, hardware)
-    arrays = [_constant(value(facts), len(rows), kind) for kind, value in _CELL_COLUMNS.values()]
+def rows_to_table(rows: Sequence[SessionRow], meta: CellMeta) -> pa.Table:
+    """Return sessions of one repetition of a cell as a table of `SCHEMA`."""
+    return pa.Table.from_arrays([*cell_arrays(meta, len(rows)), *row_arrays(rows)], schema=SCHEMA)
+
+
+def row_arrays(rows: Sequence[SessionRow]) -> list[pa.Array]:
+    """Return the columns of `ROW_SCHEMA`."""
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(SessionRow._fields)
-    for name, (stored, kind), values in zip(SessionRow._fields, _row_columns(), columns, strict=True):
-        arrays.append(pa.array([round(at * 1e6) for at in values] if stored != name else values, kind))
-    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+    return [
+        pa.array([round(at * 1e6) for at in values] if field.name == "timestamp" else values, field.type)
+        for field, values in zip(ROW_SCHEMA, columns, strict=True)
+    ]
+
+
+def cell_arrays(meta: CellMeta, length: int) -> list[pa.Array]:
+    """Return the columns of `SCHEMA` that are the same in all rows of a part, for `length` rows."""
+    return [_constant(value(meta), length, kind) for kind, value in _CELL_COLUMNS.values()]
 
 
 def _constant(value: object, length: int, kind: pa.DataType) -> pa.Array:
     if kind != _LABEL:
-        return pa.array([value] * length, kind)
-    indices = pa.array([None if value is None else 0] * length, pa.int32())
+        return pa.repeat(pa.scalar(value, kind), length)
+    indices = pa.repeat(pa.scalar(None if value is None else 0, pa.int32()), length)
     return pa.DictionaryArray.from_arrays(indices, pa.array([] if value is None else [value], pa.string()))
-
-
-def write_part(directory: Path, table: pa.Table, meta: CellMeta) -> Path:
-    """Seal one repetition of a cell as a Parquet file and return its path; an earlier part is never replaced.
-
-    Raises:
-        OSError: the directory cannot be written.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    table_with_meta = table.replace_schema_metadata({META_KEY: json.dumps(meta.to_json()).encode()})
-    attempt = f"-a{meta.attempt}" if meta.attempt > 1 else ""
-    path = _free_path(directory, f"{meta.cell.id}-r{meta.repetition}{attempt}")
-    with replacing(path, synced=True) as file:
-        pq.write_table(table_with_meta, file, row_group_size=_ROW_GROUP, compression="zstd", write_page_checksum=True)
-    _sync_directory(directory)
-    return path
-
-
-def _free_path(directory: Path, stem: str) -> Path:
-    """Return the path of a part; a cell measured again in the same run gets the next that is free."""
-    names = itertools.chain([f"{stem}.parquet"], (f"{stem}-{number}.parquet" for number in itertools.count(2)))
-    return next(path for name in names if not (path := directory / name).exists())
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make the names in a directory survive a power cut, as `fsync` does for a file's content."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 REPEATING_COLUMNS = frozenset({"host_url", "error_phase", "error_type", "error_code", "error_message"})
@@ -261,14 +219,20 @@ def read_part(path: Path) -> Part:
         raise _damage_error(path, error) from None
 
 
-def read_table(directory: Path) -> pa.Table:
-    """Return the rows of all parts of a directory that can be read, as one table of `SCHEMA`."""
+def join_parts(parts: Iterable[Part], on_problem: Callable[[str], None] | None = None) -> pa.Table:
+    """Return the rows of parts as one table of `SCHEMA`; damaged parts are treated as by `read_parts`.
+
+    Raises:
+        PartError: a part is damaged and there is no `on_problem`.
+    """
     tables: list[pa.Table] = [SCHEMA.empty_table()]
-    for part in read_parts(directory, lambda problem: None):
+    for part in parts:
         try:
             tables.append(part.table())
-        except PartError:
-            continue
+        except PartError as error:
+            if on_problem is None:
+                raise
+            on_problem(str(error))
     return pa.concat_tables(tables)
 
 

@@ -15,14 +15,15 @@ from pytest_openenv_scale.core import files
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.text import redact_command
 
-from .cell import CellMeta
+from .cell import CellMeta, SessionRow
 from .comparison import Comparison
 from .manifest import FORMAT, MANIFEST, Manifest, Status, SweepRecord, Writer, read_manifest, write_samples
 from .outcome import Outcome
 from .run_id import new_run_id
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from .parts import Part
+    from .spool import PartWriter
 
 PARTS = "sessions.parquet"
 WRITER_LOCK = ".writer.lock"
@@ -154,18 +155,25 @@ class RunDirectory:
         """Note how a sweep compares with a baseline, with its figures: the baseline may be gone when this is read."""
         self._update_sweep(sweep_id, lambda sweep: replace(sweep, comparison=comparison))
 
-    def write_cell(self, table: pa.Table, meta: CellMeta) -> Path:
-        """Seal one repetition of a cell and return its path.
+    def open_part(self, meta: CellMeta) -> PartWriter:
+        """Return what keeps the rows of one repetition of a cell as they come and makes its part of them.
+
+        Raises:
+            RunError: nothing can be written.
+        """
+        from .spool import PartWriter
+
+        return PartWriter(self.parts, meta)
+
+    def write_cell(self, rows: Sequence[SessionRow], meta: CellMeta) -> Part:
+        """Seal the rows of one repetition of a cell that are all there.
 
         Raises:
             RunError: the part cannot be written.
         """
-        from .parts import write_part
-
-        try:
-            return write_part(self.parts, table, meta)
-        except OSError as error:
-            raise RunError(f"a part of the run cannot be written: {self.parts}: {error.strerror}") from None
+        with self.open_part(meta) as writer:
+            writer.write(rows)
+            return writer.seal(meta)
 
     def finish(self, status: Status) -> None:
         """Note how the run ended; sweeps that still count as running were interrupted."""

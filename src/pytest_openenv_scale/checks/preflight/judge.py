@@ -291,4 +291,4 @@ def summarise_held(endpoint: Endpoint, result: HoldResult) -> CellSummary:
         session_settings=endpoint.session_settings,
     )
     rows = [session.row(number, asked_to_step=result.asked_to_step) for number, session in enumerate(result.sessions)]
-    return summarise(rows_to_table(rows, cell=cell, run_id="", repetition=1), meta)
+    return summarise(rows_to_table(rows, meta), meta)

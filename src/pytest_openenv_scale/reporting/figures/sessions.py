@@ -13,8 +13,7 @@ from pytest_openenv_scale.analysis.study import Study, StudyCurve
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.metrics.percentiles import value_counts
 from pytest_openenv_scale.reporting.content.wording import load_name
-from pytest_openenv_scale.results.parts import Part, PartError, latest_attempts, read_parts
-from pytest_openenv_scale.results.run_directory import PARTS
+from pytest_openenv_scale.results.parts import Part, PartError, latest_attempts
 
 from . import content
 
@@ -42,7 +41,7 @@ class StudyRows:
         """Find the parts of all runs; those that cannot be read are left out, as the report names them already."""
         parts: dict[tuple[str, str, str, int], Part] = {}
         for run in study.runs:
-            for part in latest_attempts(read_parts(run.path / PARTS, lambda problem: None)):
+            for part in latest_attempts(run.parts(lambda problem: None)):
                 meta = part.meta
                 parts[run.run_id, meta.sweep_id, meta.cell.id, meta.repetition] = part
         return cls(parts)

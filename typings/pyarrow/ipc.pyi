@@ -1,0 +1,16 @@
+# The part of pyarrow.ipc this project uses.
+from collections.abc import Iterator
+from typing import IO
+
+from pyarrow import NativeFile, RecordBatch, Schema
+
+class RecordBatchStreamWriter:
+    def write_batch(self, batch: RecordBatch) -> None: ...
+    def close(self) -> None: ...
+
+class RecordBatchStreamReader:
+    schema: Schema
+    def __iter__(self) -> Iterator[RecordBatch]: ...
+
+def new_stream(sink: IO[bytes], schema: Schema) -> RecordBatchStreamWriter: ...
+def open_stream(source: NativeFile) -> RecordBatchStreamReader: ...
