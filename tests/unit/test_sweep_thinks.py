@@ -9,6 +9,7 @@ import pytest
 from measuring import measure
 from pytest_openenv_scale.config.think import ThinkTime
 from pytest_openenv_scale.core.endpoint import Endpoint
+from pytest_openenv_scale.engine.sweep import Observer
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.runner import LoadGenerator
 from scripted_server import Peer, observation, scripted
@@ -61,6 +62,19 @@ async def test_sessions_that_are_measured_think_and_one_that_plays_alone_does_no
     assert len(pauses) >= 6
     assert min(pauses) >= 0.01
     assert set(sweep.table["think"].to_pylist()) == {"uniform=0.01..0.03"}
+
+
+@pytest.mark.parametrize(("think_s", "noted"), [(0.4, True), (0.01, False)])
+async def test_a_steady_state_that_is_short_against_its_sessions_is_said_before(tmp_path, think_s, noted):
+    notes: list[str] = []
+    observer = Observer()
+    observer.note = notes.append
+    async with scripted(playing) as server:
+        endpoint, think = Endpoint((server.url,), "url", "x"), ThinkTime("fixed", (think_s,))
+        await asyncio.to_thread(
+            measure, endpoint, tmp_path, 2, think=think, arrival="steady=0.5", action={"a": 1}, observer=observer
+        )
+    assert sum("few sessions or none are judged" in note for note in notes) == noted
 
 
 async def test_without_a_think_time_nothing_is_said_of_one(requests, tmp_path):

@@ -70,6 +70,14 @@ def test_a_larger_batch_takes_no_less_and_has_no_fewer_sessions(arrival, wait, t
     assert of.sessions(10 * batch) >= of.sessions(batch)
 
 
+@pytest.mark.parametrize(
+    ("arrival", "few"),
+    [("steady=60", False), ("steady=29", True), ("steady=35,ramp=6", True), ("rate=5,for=20", False), ("hold", False)],
+)
+def test_a_steady_state_that_is_short_against_its_sessions_judges_few(arrival, few):
+    assert timing(arrival).judges_few is few
+
+
 # What is left of a budget and of a ceiling
 
 

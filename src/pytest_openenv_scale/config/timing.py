@@ -42,6 +42,13 @@ class Timing:
         cycle_s = self.steps * self.wait_s + self.thought_s
         return batch / cycle_s if cycle_s else None
 
+    @property
+    def judges_few(self) -> bool:
+        """Whether fewer than two sessions of a slot can begin after the ramp of a steady state and end in time."""
+        if self.arrival.kind != "steady" or self.arrival.seconds is None:
+            return False
+        return 2 * self.session_s > self.arrival.seconds - self.arrival.ramp
+
     def sessions(self, batch: int) -> int:
         """Return about how many sessions a repetition opens: in a steady state as many as its slots have time for."""
         if self.arrival.kind != "steady" or self.arrival.seconds is None:

@@ -419,8 +419,13 @@ class _Measurement:
             self._observer.curve_done(judged)
 
     def _note_time(self, curve: Curve, timing: Timing) -> None:
-        """Say how long a search may take each of whose repetitions lasts for a time."""
+        """Say whether sessions are long against a steady state, and how long a search of such repetitions may take."""
         plan, lasting = self._record.searches.get(curve.id), timing.arrival.seconds
+        if timing.judges_few and not self._settings.until_done:
+            self._observer.note(
+                f"{self._record.test}: of a steady state of {format_number(lasting or 0.0)} s few sessions or none are"
+                f" judged, as one waits and thinks for {format_number(round(timing.session_s, 1))} s: make it longer"
+            )
         if plan is None or lasting is None:
             return
         courses = possible_courses(plan)
