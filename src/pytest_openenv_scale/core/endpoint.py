@@ -182,7 +182,8 @@ class Endpoint:
     with every request and never shown. `default_limits` are limits of an SLO, by name, that hold for this
     endpoint unless others are written, such as the number of hosts that have to share a batch. `network` is how the
     URLs are reached. `session_settings` are what the application's source says, where it can be read. `backlog` is how
-    many connections its kernel lets wait, where that is known.
+    many connections its kernel lets wait, where that is known. `shared_machines` says that its servers run where those
+    of others may, as on the nodes of a cluster, however they are reached.
     """
 
     urls: tuple[str, ...]
@@ -199,6 +200,7 @@ class Endpoint:
     network: Network = DIRECT
     session_settings: SessionSettings | None = None
     backlog: int | None = None
+    shared_machines: bool = False
     sampler: Callable[[], ServerSample | None] = field(default=lambda: None, repr=False)
     log_reader: Callable[[int], str] = field(default=lambda lines: "", repr=False)
     exit_reader: Callable[[], ExitStatus | str | None] = field(default=lambda: None, repr=False)
@@ -208,8 +210,8 @@ class Endpoint:
 
     @property
     def on_loopback(self) -> bool:
-        """Whether all of it is on this machine, reached without leaving it."""
-        return all(map(is_loopback, self.urls))
+        """Whether all of it is on this machine alone, reached without leaving it."""
+        return not self.shared_machines and all(map(is_loopback, self.urls))
 
     def sample(self) -> ServerSample | None:
         """Read the server's CPU, memory, threads and descriptors now; None where that is impossible."""

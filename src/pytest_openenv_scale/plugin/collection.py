@@ -315,8 +315,8 @@ def _make_declaration(item: pytest.Item, settings: Settings, *, fixture: bool) -
 
 
 def is_elsewhere(spec: TargetSpec) -> bool:
-    """Whether a target is surely not on this machine."""
-    return spec.name == "spaces" or (spec.name == "url" and not all(map(is_loopback, spec.urls)))
+    """Whether a target is surely not on this machine alone, before it is started."""
+    return spec.name in ("spaces", "slurm") or (spec.name == "url" and not all(map(is_loopback, spec.urls)))
 
 
 def _is_unittest(item: pytest.Function) -> bool:

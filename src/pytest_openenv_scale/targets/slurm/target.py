@@ -138,6 +138,7 @@ class SlurmTarget(StartedTarget):
             hardware=_hardware(serving),
             notes=self._notes(serving),
             backlog=largest_backlog(),
+            shared_machines=True,
             sampler=servers.sample,
             log_reader=partial(servers.log_tail, 0),
             exit_reader=servers.servers_end,
