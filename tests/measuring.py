@@ -69,6 +69,7 @@ def measure(
     observer: Observer | None = None,
     slo=None,
     slo_wait: float | None = None,
+    curves_of_run: int = 1,
     **settings,
 ) -> Sweep:
     """Measure one curve into a run of its own below `results`, or into the run that is there."""
@@ -81,6 +82,7 @@ def measure(
             slos=(Slo(tuple(make_limit(name, value) for name, value in (slo or {}).items()), slo_wait),),
             run=run,
             observer=observer or Observer(),
+            curves_of_run=curves_of_run,
         )
         run.finish("complete")
     return sweep

@@ -14,6 +14,7 @@ from measuring import measure
 from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.core.endpoint import Endpoint
 from pytest_openenv_scale.core.serialization import encode
+from pytest_openenv_scale.engine.allowance import Allowance
 from pytest_openenv_scale.engine.sweep import Observer, Sweep, SweepError
 from pytest_openenv_scale.reporting.content.tables import samples_table
 from pytest_openenv_scale.reporting.content.verdicts import reason_lines
@@ -154,6 +155,21 @@ async def test_a_curve_whose_limit_is_below_its_wait_is_named_and_left_out(tmp_p
     assert loaded.sweeps[0].record.left_out == (left_out,)
     assert encode(loaded.sweeps[0].curves) == encode(sweep.view.curves)
     assert left_out in [line.text for line in reason_lines(loaded.sweeps[0].curves[0])]
+
+
+async def test_a_curve_that_is_left_out_leaves_its_share_of_the_budget_to_the_others(tmp_path, monkeypatch):
+    shares: list[float | None] = []
+    begin = Allowance.begin_curve
+
+    def noted(allowance: Allowance, seconds: float | None, *timing: Any) -> None:
+        shares.append(seconds)
+        begin(allowance, seconds, *timing)
+
+    monkeypatch.setattr(Allowance, "begin_curve", noted)
+    details = {"waits": (0.05, 60.0), "slo": {"total_p99": "30s"}, "budget": 300.0}
+    for curves_of_run in (2, 3):
+        await sweep_of(environment(wait_s=0.06), tmp_path, 1, curves_of_run=curves_of_run, **details)
+    assert shares == [300.0, 150.0]
 
 
 async def test_where_no_curve_is_left_nothing_is_measured_and_one_line_says_why(tmp_path):

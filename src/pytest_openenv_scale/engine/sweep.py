@@ -208,6 +208,7 @@ def measure_sweep(
         target=endpoint.target,
         infrastructure=endpoint.label,
         **laid_out(curves),
+        planned_curves=len(curves),
         steps=settings.steps,
         arrival=str(settings.arrival),
         reps=settings.repetitions,
@@ -403,11 +404,12 @@ class _Measurement:
         seconds_left = None if settings.budget is None else settings.budget - spent_s
         if not self._endpoint.on_loopback:
             self._allowance.sessions = max(settings.max_sessions - opened, 0)
-        curves_left = max(curves_of_run - sum(len(sweep.curves) for sweep in earlier), len(self._record.curves))
+        curves, planned = len(self._record.curves), sum(sweep.planned_curves for sweep in (*earlier, self._record))
+        curves_left = max(curves_of_run - planned, 0) + curves  # Those that were left out leave their share to others.
         for number, (curve, slo) in enumerate(zip(self._record.curves, self._record.slos, strict=True)):
             left = None if seconds_left is None else seconds_left - self._allowance.spent_s
             timing = Timing.of_curve(curve, self._record.think_mean_s)
-            self._allowance.begin_curve(None if left is None else left / max(curves_left - number, 1), timing)
+            self._allowance.begin_curve(None if left is None else left / (curves_left - number), timing)
             if self._judged and self._has_ended():
                 return
             warm_up = self._record.warm_up(curve.mode)

@@ -46,7 +46,7 @@ class SweepRecord(Jsonable):
     seconds; a timeout is None where it is not known. By the id of a curve, `searches` are the plans of those that are
     searched, and `stops` why they ended, or why others did early. `spent_s` is how long measuring took, `sessions` how
     many were opened for it, `backlog` how many connections the server's kernel lets wait. `think_mean_s` is the mean
-    think time.
+    think time, `planned_curves` how many curves there were to be before it was known which can be measured.
     """
 
     sweep_id: str
@@ -80,6 +80,7 @@ class SweepRecord(Jsonable):
     sessions: int = 0
     backlog: int | None = None
     think_mean_s: float = 0.0
+    planned_curves: int = 0
 
     def __post_init__(self) -> None:
         if len(self.slos) != len(self.curves):
