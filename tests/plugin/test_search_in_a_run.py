@@ -235,8 +235,9 @@ def test_a_plan_of_a_steady_state_begins_with_its_time(inner, golden):
     golden([line for line in result.outlines[start:] if line and "====" not in line and "no tests ran" not in line])
 
 
-def test_a_plan_says_where_the_ceiling_of_sessions_would_end_it(inner):
+@pytest.mark.parametrize("target", ["https://example.org", "slurm"])
+def test_a_plan_says_where_the_ceiling_of_sessions_would_end_it(inner, target):
     write_test(inner)
-    result = inner.run("--openenv-plan", "--openenv-target", "https://example.org", "--openenv-search", "auto")
-    result.stdout.fnmatch_lines(["*search 1 to 1,024, 5 %, 3 repetitions; at most * sessions*"])
+    result = inner.run("--openenv-plan", "--openenv-target", target, "--openenv-search", "auto")
+    result.stdout.fnmatch_lines(["*search 1 to 1,024, to 5 %, 3 repetitions; at most * sessions*"])
     result.stdout.fnmatch_lines(["* sessions on other machines are more than the 10,000 *"])

@@ -11,6 +11,7 @@ from cells import a_cell, a_summary, an_slo
 from report_samples import a_run, a_sweep, latency, measured
 
 from pytest_openenv_scale.analysis.axes import ProtocolComparison, compare_modes
+from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content.study_tables import HTTP_FOOTNOTE, protocol_notes, ratio_text
 from pytest_openenv_scale.reporting.json import junit_properties, run_document, run_json
@@ -154,6 +155,18 @@ def test_nobody_wins_over_a_mode_that_was_inconclusive(golden):
     golden(note)
 
 
+@pytest.mark.parametrize("stop", ["drift", "budget", "running"])
+def test_a_search_that_was_cut_short_is_told_as_that(stop, golden):
+    ws = [*BOTH_LIMITED[:3], failing(256, "ws")]
+    summaries = [*ws, passing(32, "http"), failing(128, "http")]
+    searches = {summary.cell.curve.id: SearchPlan(32, 512, repetitions=1) for summary in summaries}
+    stops = {ws[0].cell.curve.id: "precision", summaries[-1].cell.curve.id: stop}
+    comparison = compared(*summaries, searches=searches, stops=stops)
+    assert (comparison.ws.known, comparison.http.known, comparison.winner) == ("exact", "inconclusive", None)
+    assert (comparison.ws.cut_short, comparison.http.cut_short) == (None, stop)
+    golden(protocol_notes(comparison))
+
+
 def test_a_mode_that_holds_nothing_loses_without_a_ratio():
     comparison = compared(passing(32, "ws"), failing(128, "ws"), failing(32, "http"))
     assert (comparison.http.max_batch, comparison.http.known, comparison.ratio, comparison.winner) == (
@@ -285,7 +298,7 @@ def test_json_has_every_figure():
     assert comparison["ws"]["max_batch"] == 128
     assert set(comparison["http"]) == {
         *("mode", "outcome", "max_batch", "known", "success"),
-        *("reset_p50", "step_p50", "step_p99", "total_p99", "doubtful_batch", "doubt", "episodes", "cap"),
+        *("reset_p50", "step_p50", "step_p99", "total_p99", "doubtful_batch", "doubt", "episodes", "cap", "cut_short"),
     }
     assert comparison["notes"] == []
 

@@ -49,7 +49,7 @@ def probed(*probes: tuple[int, int | None]) -> list[CellSummary]:
 
 def searched(
     *probes: tuple[int, int | None],
-    stop: StopReason = "precision",
+    stop: StopReason | None = "precision",
     plan: SearchPlan = PLAN,
     slo: Slo | None = None,
     **record: Any,
@@ -57,7 +57,12 @@ def searched(
     summaries = probed(*probes)
     curve = summaries[0].cell.curve
     return a_sweep(
-        *summaries, slo=slo, searches={curve.id: plan}, stops={curve.id: stop}, reps=plan.repetitions, **record
+        *summaries,
+        slo=slo,
+        searches={curve.id: plan},
+        stops={curve.id: stop} if stop else {},
+        reps=plan.repetitions,
+        **record,
     )
 
 
@@ -82,6 +87,8 @@ CASES: dict[str, SweepView] = {
     "failed once": searched((64, 0), (128, 50), stop="budget", slo=an_slo(batch_per_core=48)),
     "drift": searched(*((batch, 0) for batch in (64, 60, 62, 63)), *FALLING, stop="drift"),
     "unsteady": searched((64, 0), (64, 40), stop="unsteady"),
+    "running": searched((64, 0), (128, 50), stop=None, status="running"),
+    "one batch alone": searched(*[(8, 0)] * 3, stop="top", plan=SearchPlan(8, 8)),
     "not monotonic": searched((8, 7), (8, 0), (8, 0), (64, 0), (66, 33), (66, 33), (66, 33), (64, 0), (64, 0)),
     "interrupted": searched((64, 0), stop="interrupted"),
     "doubt above": undecided((64, 0), (128, 90), (80, None), (80, None), (64, 0), (64, 0)),
@@ -138,6 +145,7 @@ def test_every_repetition_is_a_row_in_its_order() -> None:
         ("sessions", Outcome.INCONCLUSIVE, (64, 64, 128)),
         ("failed once", Outcome.INCONCLUSIVE, (None, None, 128)),
         ("drift", Outcome.INCONCLUSIVE, (None, None, 39)),
+        ("running", Outcome.INCONCLUSIVE, (None, None, 128)),
         ("not monotonic", Outcome.MET, (64, 64, 66)),
         ("doubt above", Outcome.MET, (64, 64, 128)),
         ("doubt below", Outcome.INCONCLUSIVE, (None, None, None)),
@@ -204,7 +212,7 @@ def test_how_sure_the_max_batch_is_comes_from_all_its_repetitions() -> None:
     (sentence,) = (
         line.text for line in curve_lines(view.record, view.curves[0], width=400) if "confidence" in line.text
     )
-    assert sentence.strip().startswith("batch 777 over 3 repetitions: success 100.0 %")
+    assert sentence.strip().startswith("batch 777 over 3 repetitions: success 100.0 %, total p99 1.02 s (")
     assert sentence.strip() in report_markdown(a_run(view))
 
 

@@ -10,7 +10,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.serialization import Jsonable
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
 from pytest_openenv_scale.results.comparison import Side
-from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome, Reason
+from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome, Reason, StopReason
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, max_batch_certainty
 
 from .changes import CAPACITY_METRICS, cell_figure, curve_capacity
@@ -59,8 +59,9 @@ COMPARED_LATENCIES = (("reset", "p50"), ("step", "p50"), ("step", "p99"), ("tota
 class ModeResult(Jsonable):
     """What one mode reached.
 
-    `known` says how well `max_batch` is: `exact` where the next batch definitely failed, `open` where the largest
-    batch asked for passes, `inconclusive` where the next one could not be judged. Latencies (seconds) and
+    `known` says how well `max_batch` is: `exact` where the next batch definitely failed (of a search: as near as was
+    asked for), `open` where the largest batch asked for passes, `inconclusive` where the next one could not be judged
+    or the search was `cut_short`, with its stop reason. Latencies (seconds) and
     `success` (a fraction) are those at the batch of the comparison, the worst of its repetitions; null where
     none is common. `doubtful_batch` is the smallest that could not be judged, `doubt` the first thing to be said of it.
     `episodes` tells whether the steps of a session belong to the episode of its reset, null where nothing shows it;
@@ -80,6 +81,7 @@ class ModeResult(Jsonable):
     doubt: Reason | None = None
     episodes: bool | None = None
     cap: str | None = None
+    cut_short: StopReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,16 +141,18 @@ def _mode_result(view: CurveView, point: BatchPoint | None) -> ModeResult:
         for phase, statistic in COMPARED_LATENCIES
     }
     doubtful = next((cell for cell in verdict.cells if cell.passed is None), None)
+    known, stop = max_batch_certainty(view), verdict.search.stop_reason if verdict.search else None
     return ModeResult(
         view.curve.mode,
         verdict.outcome.value,
         verdict.max_batch,
-        max_batch_certainty(view),
+        known,
         point.success if point else None,
         doubtful_batch=doubtful.batch if doubtful else None,
         doubt=doubtful.reasons[0] if doubtful and doubtful.reasons else None,
         episodes=verdict.warm_up.same_episode if verdict.warm_up else None,
         cap=verdict.cap.cause if verdict.cap else None,
+        cut_short=stop if known == "inconclusive" and stop != "doubt" else None,
         **latencies,
     )
 

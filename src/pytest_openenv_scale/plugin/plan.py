@@ -10,7 +10,6 @@ import pytest
 
 from pytest_openenv_scale.config.limits import Slo, slo_for_curve
 from pytest_openenv_scale.config.plan import curve_batches
-from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.config.timing import Timing
 from pytest_openenv_scale.core import formatting
@@ -18,6 +17,7 @@ from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.target_spec import TargetSpec, redact_target
 from pytest_openenv_scale.engine.search import possible_courses
 from pytest_openenv_scale.engine.source import search_of
+from pytest_openenv_scale.reporting.content.searches import range_words
 
 from .collection import FIXTURE, is_elsewhere
 from .invocation import TargetParameter
@@ -103,7 +103,8 @@ def _curve_plans(settings: Settings, slos: tuple[Slo, ...], spec: TargetSpec) ->
             name = f"{mode} · wait {format_number(wait)} s"
             if settings.search:
                 search = search_of(slo, settings, on_loopback=not is_elsewhere(spec))
-                yield name, _CurvePlan.of_courses(_search_words(search), possible_courses(search), timing)
+                words = f"search {range_words(search)}, {formatting.count_of(search.repetitions, 'repetition')}"
+                yield name, _CurvePlan.of_courses(words, possible_courses(search), timing)
                 continue
             batches = curve_batches(settings.batches, slo)
             repetitions = settings.repetitions
@@ -111,11 +112,3 @@ def _curve_plans(settings: Settings, slos: tuple[Slo, ...], spec: TargetSpec) ->
                 f"batch {formatting.list_of_counts(list(batches))}, {formatting.count_of(repetitions, 'repetition')}"
             )
             yield name, _CurvePlan.of_courses(words, [batches * repetitions], timing)
-
-
-def _search_words(search: SearchPlan) -> str:
-    times = formatting.count_of(search.repetitions, "repetition")
-    if search.needed is not None:
-        return f"whether {formatting.count(search.needed)} holds, {times}"
-    precision = f"{format_number(round(search.precision * 100, 6))} %" if search.precision else "exact"
-    return f"search {formatting.count(search.low)} to {formatting.count(search.high)}, {precision}, {times}"

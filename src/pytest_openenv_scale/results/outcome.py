@@ -271,13 +271,14 @@ StopReason = Literal[
     "max_sessions",
     "drift",
     "interrupted",
+    "running",
 ]
 """Why a search ended.
 
 What passes and what fails are as near to each other as was asked for (precision), or repetitions differ in between
 (slope); the largest batch passes (top), the smallest does not (bottom); the one batch that is needed holds or fails.
 The rest leaves it open: batches in doubt, a server that answers differently every time, changes meanwhile or died, no
-time or no sessions left, an interruption.
+time or no sessions left, an interruption; or it goes on (running).
 """
 
 

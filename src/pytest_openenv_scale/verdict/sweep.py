@@ -210,7 +210,9 @@ class _CurveEvidence:
         return bool(above) and self.passed.get(min(above)) is False
 
 
-_ENDED_OPEN: frozenset[StopReason] = frozenset(("budget", "max_sessions", "interrupted", "unsteady", "drift"))
+_ENDED_OPEN: frozenset[StopReason] = frozenset(
+    ("budget", "max_sessions", "interrupted", "running", "unsteady", "drift")
+)
 """Why a search ended that might have come to another number."""
 
 _NOT_SETTLED: frozenset[StopReason] = frozenset((*_ENDED_OPEN, "doubt"))
@@ -420,11 +422,13 @@ class SweepView(Jsonable):
 
 
 def view_sweep(record: SweepRecord, summaries: Sequence[CellSummary]) -> SweepView:
-    """Judge every curve of a sweep by what was measured on it so far."""
+    """Judge every curve of a sweep by what was measured on it so far; its searches go on as long as it does."""
     by_curve: dict[str, list[CellSummary]] = {}
     for summary in summaries:
         by_curve.setdefault(summary.cell.curve.id, []).append(summary)
-    return join_curves(record, [view_curve(record, curve, by_curve.get(curve.id, ())) for curve in record.curves])
+    going_on: dict[str, StopReason] = dict.fromkeys(record.searches, "running") if record.status == "running" else {}
+    judged = replace(record, stops={**going_on, **record.stops})
+    return join_curves(record, [view_curve(judged, curve, by_curve.get(curve.id, ())) for curve in record.curves])
 
 
 def view_curve(

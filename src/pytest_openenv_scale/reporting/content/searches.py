@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.results.outcome import CurveVerdict, SearchOutcome, StopReason
@@ -13,22 +14,24 @@ from pytest_openenv_scale.verdict.sweep import CurveView
 def search_sentences(view: CurveView) -> list[str]:
     """Return what is to be said of a search beneath its curve; nothing of a grid, or where none began."""
     verdict, search = view.verdict, view.verdict.search
-    if search is None or (search.stop_reason == "interrupted" and not search.probes):
+    if search is None or (search.stop_reason in ("interrupted", "running") and not search.probes):
         return []
     facts = [*_edge_facts(verdict, search)]
     asked = (
         f"{formatting.count_of(len(search.probes), 'repetition')}, {formatting.count_of(search.sessions, 'session')}"
     )
-    sentences = [f"searched {_range(search)}: {asked}" + (f"; {', '.join(facts)}" if facts else "")]
+    sentences = [f"searched {range_words(search.plan)}: {asked}" + (f"; {', '.join(facts)}" if facts else "")]
     sentences += [search_stop_words(verdict)] if search.stop_reason not in ("precision", "holds", "fails") else []
     sentences += [*_served_beyond(view), *_irregularities(verdict, search)]
     return sentences
 
 
-def _range(search: SearchOutcome) -> str:
-    plan = search.plan
+def range_words(plan: SearchPlan) -> str:
+    """Say which batches a search may ask for, and how near it comes: "1 to 16,384, to 5 %", "whether 64 holds"."""
     if plan.needed is not None:
         return f"whether {formatting.count(plan.needed)} holds"
+    if plan.low == plan.high:
+        return f"{formatting.count(plan.low)} alone"
     precision = "exact" if not plan.precision else f"to {format_number(round(plan.precision * 100, 6))} %"
     return f"{formatting.count(plan.low)} to {formatting.count(plan.high)}, {precision}"
 
@@ -95,7 +98,7 @@ def _exception_words(verdict: CurveVerdict, search: SearchOutcome, batch: int) -
 def _drift_words(search: SearchOutcome) -> str:
     """Say that what a server holds changed, by probes that contradict each other."""
     if search.drift is None:  # By other limits than those it was searched with.
-        return "what the server holds changed while it was searched"
+        return CUT_SHORT["drift"]
     fell = search.drift == "fell"
     earlier: list[int] = []
     contradiction = ""
@@ -114,7 +117,8 @@ def search_stop_words(verdict: CurveVerdict) -> str:
     """Say why a search ended."""
     search = verdict.search
     assert search is not None
-    return _STOPS[search.stop_reason](verdict, search)
+    words = _CONCLUSIONS.get(search.stop_reason)
+    return CUT_SHORT[search.stop_reason] if words is None else words(verdict, search)
 
 
 def _slope_words(verdict: CurveVerdict, search: SearchOutcome) -> str:
@@ -135,7 +139,20 @@ def _top_words(verdict: CurveVerdict, search: SearchOutcome) -> str:
     return f"the largest batch that may be asked for ({top}) passes: write a wider --openenv-search"
 
 
-_STOPS: Mapping[StopReason, Callable[[CurveVerdict, SearchOutcome], str]] = {
+CUT_SHORT: Mapping[StopReason, str] = {
+    "unsteady": "the server answered differently every time, so that the search came to no end",
+    "server_died": "the server died, which ended the search",
+    "budget": "the next repetition would not have fitted into --openenv-budget: it was not asked",
+    "max_sessions": (
+        "the next repetition would have opened more sessions than --openenv-max-sessions allows: it was not asked"
+    ),
+    "drift": "what the server holds changed while it was searched",
+    "interrupted": "the search was interrupted",
+    "running": "the search goes on",
+}
+"""Why a search ended that did not come to its end, by its stop reason."""
+
+_CONCLUSIONS: Mapping[StopReason, Callable[[CurveVerdict, SearchOutcome], str]] = {
     "precision": lambda verdict, search: "what passes and what fails are as near to each other as was asked for",
     "slope": _slope_words,
     "top": _top_words,
@@ -143,15 +160,6 @@ _STOPS: Mapping[StopReason, Callable[[CurveVerdict, SearchOutcome], str]] = {
     "holds": lambda verdict, search: "the one batch that was in question holds",
     "fails": lambda verdict, search: "the one batch that was in question does not hold",
     "doubt": _doubt_words,
-    "unsteady": lambda verdict, search: "the server answered differently every time, so that the search came to no end",
-    "server_died": lambda verdict, search: "the server died, which ended the search",
-    "budget": lambda verdict, search: (
-        "the next repetition would not have fitted into --openenv-budget: it was not asked"
-    ),
-    "max_sessions": lambda verdict, search: (
-        "the next repetition would have opened more sessions than --openenv-max-sessions allows: it was not asked"
-    ),
     "drift": lambda verdict, search: _drift_words(search),
-    "interrupted": lambda verdict, search: "the search was interrupted",
 }
-"""Why a search ended, by its stop reason."""
+"""Why others ended, with what they found."""

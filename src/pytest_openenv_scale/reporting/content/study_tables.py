@@ -22,6 +22,7 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Outcome
 
 from . import wording
+from .searches import CUT_SHORT
 from .tables import (
     CURVE_HEADS,
     MISSING,
@@ -426,6 +427,8 @@ def _max_batch_note(result: ModeResult) -> str | None:
         return None
     if result.known == "open":
         return f"{result.mode}: the largest batch asked for passes; it may hold more"
+    if result.cut_short is not None:
+        return f"{result.mode}: inconclusive, {CUT_SHORT[result.cut_short]}"
     if result.doubtful_batch is None:
         return f"{result.mode}: inconclusive, larger batches were not measured"
     why = "it could not be judged" if result.doubt is None else reason_words(result.doubt)

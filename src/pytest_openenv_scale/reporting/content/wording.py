@@ -322,10 +322,11 @@ def certainty_sentence(view: CurveView) -> str | None:
 
 
 def _seconds_range(interval: Interval) -> str:
-    """Return "38–55 ms", or "38 ms or more" where so few samples leave the upper end open."""
+    """Return "38–55 ms", "53 ms" where both look alike, or "38 ms or more" where too few samples have no upper end."""
     if interval.high is None:
         return f"{formatting.seconds(interval.low)} or more"
-    return formatting.seconds_pair(interval.low, interval.high).replace(" / ", "–")
+    low, high, unit = formatting.seconds_pair(interval.low, interval.high).replace(" / ", " ").split()
+    return f"{low} {unit}" if low == high else f"{low}–{high} {unit}"
 
 
 def repetitions_note(rows: Sequence[BatchPoint]) -> str | None:
