@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,24 @@ def test_a_search_of_three_replicas_comes_to_the_sum_of_their_limits(tmp_path: P
     assert verdict.search is not None
     assert verdict.search.tally(60) == (3, 3)
     assert not started_processes()
+
+
+@pytest.mark.matrix
+def test_five_searches_of_three_replicas_agree(tmp_path: Path) -> None:
+    options = {"reps": 3, "search": SearchRange(1, 200), "wait": 0.05, "slo": {"success": 1.0}}
+    with serve("envoy:replicas=3,app=builtin,workers=1,max_envs=20", tmp_path, largest_batch=200) as endpoint:
+        endpoint = replace(endpoint, limits={})  # They are not to be told where it ends.
+        searches = [measure(endpoint, tmp_path, 8, **options).verdicts[0] for _ in range(5)]
+    for verdict in searches:
+        assert verdict.feasible_max is not None
+        assert verdict.infeasible_min is not None
+        assert verdict.feasible_max <= 60 < verdict.infeasible_min <= max(verdict.feasible_max * 1.05, 61)
+        assert verdict.search is not None
+        assert (verdict.search.stop_reason, verdict.search.drift) == ("precision", None)
+        passes, judged = verdict.search.tally(verdict.feasible_max)
+        assert passes == judged >= 3
+    numbers = [verdict.feasible_max or 0 for verdict in searches]
+    assert max(numbers) <= 1.05 * min(numbers), numbers
 
 
 def test_a_session_that_said_goodbye_is_over_and_not_kept_by_envoy(tmp_path: Path) -> None:
