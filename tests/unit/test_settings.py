@@ -216,3 +216,14 @@ def test_the_options_of_a_rerun_give_the_same_settings(settle):
     repeated = settle(*shlex.split(rerun(settings, target="local,a=1", wait=0.1)))
     assert (repeated.targets, repeated.batches, repeated.seed, repeated.until_done) == (settings.targets, (3,), 7, True)
     assert repeated.waits == (0.1,)
+
+
+def test_a_rerun_thinks_and_arrives_alike(settle, pytester):
+    pytester.path.joinpath("times.txt").write_text("1\n2s\n")
+    written = ("--openenv-think=@times.txt", "--openenv-arrival=rate=5", "--openenv-for=1m", "--openenv-ramp=5s")
+    settings = settle(*written, "--openenv-steps=until_done=9", ini="openenv_waits = 1")
+    words = shlex.split(rerun(settings))
+    assert "--openenv-think=@times.txt" in words  # One word: pytest takes one that begins with @ for a file of its own.
+    repeated = settle(*words)
+    for name in ("think", "arrival", "ramp", "for_", "steps", "until_done"):
+        assert getattr(repeated, name) == getattr(settings, name)
