@@ -200,6 +200,20 @@ def test_of_sessions_that_arrive_for_a_time_none_has_to_be_open():
     assert [window.begun for window in summary.windows] == [1, 0]
 
 
+def test_slots_that_begin_at_once_are_open_from_when_the_first_session_of_each_was_reset():
+    rows = [
+        a_row(0, reset_done_s=0.5, closed_s=3.1),
+        a_row(1, reset_done_s=1.5, closed_s=4.0),
+        a_failure(2, closed_s=3.5),  # Its slot comes up when it is not refused any more.
+        a_row(3, reset_done_s=3.25, closed_s=4.5),
+    ]
+    without = summary_of(rows, a_cell(3, arrival="steady=4"), wall_s=4.5)
+    assert [window.open_least for window in without.windows] == [None, 2, 2, 1, 0]
+    assert without.open_least == 1
+    after_a_ramp = summary_of(rows, a_cell(3, arrival="steady=4,ramp=1"), wall_s=4.5)
+    assert [window.open_least for window in after_a_ramp.windows] == [0, 1, 2, 1, 0]
+
+
 def sample(at_s: float, **fields) -> ServerSample:
     return ServerSample(at_s, **fields)
 

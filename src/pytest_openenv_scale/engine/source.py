@@ -134,8 +134,9 @@ def most_failures(batch: int, slo: Slo, arrival: Arrival) -> int | None:
 def plan_search(slo: Slo, settings: Settings, endpoint: Endpoint, *, hints: Sequence[int] = ()) -> SearchPlan:
     """Return the plan of the search of one curve of a server; `hints` are batches at which it ended before."""
     plan = search_of(slo, settings, on_loopback=endpoint.on_loopback)
-    slots = _known_slots(endpoint.limits)
-    served = served_with(slots, slo) if slots else None
+    slots = served = _known_slots(endpoint.limits)
+    if slots and settings.arrival.kind != "steady":
+        served = served_with(slots, slo)
     known = (served, served + 1) if served else ()
     return replace(plan, hints=tuple(sorted({*plan.hints, *hints, *known})))
 

@@ -187,6 +187,7 @@ class CellSummary(Jsonable):
 _OVERHEAD_COLUMNS = ("total_latency", "steps_done", "wait_requested")
 
 COLUMNS = (
+    "request_id",
     "wait_requested",
     "start_s",
     "reset_done_s",

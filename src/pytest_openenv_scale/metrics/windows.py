@@ -35,7 +35,8 @@ class Window(Jsonable):
     `begun` sessions began in it (their sockets), `failed` of those ended badly, sooner or later, `success_rate` is the
     share of the others: of the last windows, too, where only what ends at once ends before time is up.
     `finished` ended well in it, `sessions_per_second` are these by time. `steps` were answered in it, with
-    latencies in seconds. `open_least` is the least number of sessions that were open at once, reset and not closed.
+    latencies in seconds. `open_least` is the least number of sessions that were open at once, reset and not closed; in
+    a steady state without a ramp it counts from the moment at which the first session of every slot was reset.
     Memory (bytes), threads and descriptors are the server's at its end, `cpu_share` how many cores it used.
     In a window that is not `judged` slots were still beginning, or time was up.
     """
@@ -74,9 +75,9 @@ def windows_of(rows: RepetitionRows, meta: CellMeta) -> tuple[Window, ...]:
         return ()
     edges = [window.start_s for window in layout[1:]]
     sessions, steps = _count_sessions(rows, edges), _steps_by_window(rows, edges)
-    open_least = least_concurrency(
-        lambda: rows.batches("reset_done_s", "closed_s"), [*(window.start_s for window in layout), layout[-1].end_s]
-    )
+    up_s = _slots_up(rows, meta)
+    moments = [max(moment, up_s) for moment in (*(window.start_s for window in layout), layout[-1].end_s)]
+    open_least = least_concurrency(lambda: rows.batches("reset_done_s", "closed_s"), moments)
     windows: list[Window] = []
     for place, window in enumerate(layout):
         begun, failed, finished = sessions.begun[place], sessions.failed[place], sessions.finished[place]
@@ -91,7 +92,7 @@ def windows_of(rows: RepetitionRows, meta: CellMeta) -> tuple[Window, ...]:
             steps=times.steps,
             step_p50_s=times.p50,
             step_p99_s=times.p99,
-            open_least=open_least[place],
+            open_least=open_least[place] if up_s < window.end_s else None,
         )
         windows.append(_with_sample(filled, meta.samples))
     return tuple(windows)
@@ -115,6 +116,17 @@ def _width(judged_s: float) -> float:
     usual = [width for width in _WIDTHS_S if width <= _USUAL_WIDTH_S and _USUAL_WINDOWS * width <= judged_s]
     least = max(usual, default=_WIDTHS_S[0])
     return next(width for width in _WIDTHS_S if width >= least and judged_s <= _MOST_WINDOWS * width)
+
+
+def _slots_up(rows: RepetitionRows, meta: CellMeta) -> float:
+    """Return when the slots of a steady state were up that begin all at once, in seconds: none is open before."""
+    arrival = parse_arrival(meta.cell.arrival)
+    up_s = 0.0
+    if arrival.kind == "steady" and not arrival.ramp:
+        for batch in rows.batches("request_id", "reset_done_s"):
+            first = batch.filter(pc.less(batch["request_id"], meta.cell.batch))
+            up_s = max(up_s, pc.max(first["reset_done_s"]).as_py() or 0.0)
+    return up_s
 
 
 class _SessionCounts(NamedTuple):
