@@ -34,7 +34,7 @@ class Timing:
 
     @property
     def session_s(self) -> float:
-        """The waits and think times of a session: it can take no less."""
+        """The waits and think times of a session that takes all its steps."""
         return self.steps * (self.wait_s + self.think_s)
 
     def ideal_rate(self, batch: int) -> float | None:
