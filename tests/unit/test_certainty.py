@@ -16,6 +16,7 @@ from pytest_openenv_scale.metrics.certainty import (
     least_samples,
     over_repetitions,
     percentile_ranks,
+    slope,
     success_interval,
 )
 from pytest_openenv_scale.metrics.summary import CellSummary
@@ -211,3 +212,23 @@ def test_programs_get_the_values_of_every_batch_and_of_what_limits_are_about():
     assert {"success", "total_p50", "total_p99", "step_p90"} <= set(document)
     assert (document["total_p99"]["high"], document["total_p99"]["least_samples"]) == (None, 368)
     assert document["step_p90"]["over"] == "steps"
+
+
+def test_a_slope_has_an_interval_that_covers_it_as_often_as_it_says():
+    generator = random.Random(3)
+    covered = 0
+    for _ in range(400):
+        points = [(x, 3 * x + generator.gauss(0, 4)) for x in (0, 1, 2, 5, 8, 9, 12, 20)]
+        found = slope(points)
+        covered += found.low <= 3 <= found.high
+    assert covered / 400 >= 0.93
+    assert found.confidence == 0.95
+
+
+def test_the_slope_of_few_points_spans_all_there_are_and_says_how_sure_that_is():
+    found = slope([(0, 0.0), (1, 1.0), (2, 4.0), (4, 4.0)])
+    assert (found.value, found.low, found.high) == (1, 0, 3)
+    assert found.confidence == pytest.approx(1 - 2 / 24)
+    assert slope([(0, 1.0), (1, 1.0), (2, 1.0), (3, 1.0), (4, 1.0)])[:3] == (0, 0, 0)
+    with pytest.raises(ValueError, match="one x"):
+        slope([(1, 2.0), (1, 3.0)])

@@ -2,17 +2,19 @@
 
 Shares: the interval of Clopper and Pearson (Biometrika 26, 1934), which covers the true share at least as often as it
 says. Percentiles: two order statistics of the sample (David and Nagaraja, Order Statistics, 2003, section 7.1), exact
-for every continuous distribution. Both take samples as independent, which sessions of one held batch are not: where a
-cell has repetitions, these are the samples.
+for every continuous distribution. Slopes: that of Sen (JASA 63, 1968). All take samples as independent, which sessions
+of one held batch are not: where a cell has repetitions, these are the samples.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from statistics import NormalDist, median
+from typing import Literal, NamedTuple
 
 from pytest_openenv_scale.core.serialization import Jsonable
 
@@ -141,3 +143,47 @@ def over_repetitions(values: Sequence[float], confidence: float = CONFIDENCE) ->
     if low is None or high is None:
         return Interval(ordered[0], ordered[-1], 1 - 2.0 ** (1 - len(ordered)), "repetitions", len(ordered))
     return Interval(ordered[low - 1], ordered[high - 1], confidence, "repetitions", len(ordered))
+
+
+class Slope(NamedTuple):
+    """How much `y` grows per unit of `x`, and the ends of its interval, which covers it with this confidence."""
+
+    value: float
+    low: float
+    high: float
+    confidence: float
+
+
+def slope(points: Sequence[tuple[float, float]], confidence: float = CONFIDENCE) -> Slope:
+    """Return the median of the slopes between any two points (Theil and Sen), with its interval.
+
+    The interval is that of Sen (1968, "Estimates of the regression coefficient based on Kendall's tau", JASA 63):
+    the slopes whose ranks lie z·sqrt(n(n-1)(2n+5)/18) apart, less where values are equal. It spans all slopes where
+    points are few; n of them cover with 1 − 2/n! at most.
+
+    Raises:
+        ValueError: all points have the same x.
+    """
+    ordered = sorted(points)
+    slopes = sorted(
+        (later[1] - earlier[1]) / (later[0] - earlier[0])
+        for number, earlier in enumerate(ordered)
+        for later in ordered[number + 1 :]
+        if later[0] > earlier[0]
+    )
+    if not slopes:
+        raise ValueError("points of one x have no slope")
+    deviations = NormalDist().inv_cdf((1 + confidence) / 2)
+    rank_distance = deviations * math.sqrt(_kendall_variance([y for _, y in ordered]))
+    low = max(0, math.floor((len(slopes) - rank_distance) / 2) - 1)
+    high = min(len(slopes) - 1, math.ceil((len(slopes) + rank_distance) / 2))
+    at_most = 1 - 2 / math.factorial(len(ordered))
+    return Slope(median(slopes), slopes[low], slopes[high], min(confidence, at_most))
+
+
+def _kendall_variance(values: Sequence[float]) -> float:
+    """Return the variance of Kendall's S, corrected for equal values."""
+    count = len(values)
+    ties = Counter(values).values()
+    equal = sum(tie * (tie - 1) * (2 * tie + 5) for tie in ties)
+    return (count * (count - 1) * (2 * count + 5) - equal) / 18

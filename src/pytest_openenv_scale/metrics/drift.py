@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from .certainty import slope
+
 WARM_UP_SHARE = 0.2
 """The share of the time that is left out of every slope: caches, pools and allocators fill up in it."""
 
@@ -36,8 +38,8 @@ _LEVEL_POINTS = 3
 _CLEAR_STEP_SHARE = 0.8
 """A step fits clearly better than a line where the scatter around it is below this share of that around the line."""
 
-_Z = 2.576
-"""Standard deviations on either side that hold 99 % of a normal distribution."""
+_CONFIDENCE = 0.99
+"""How often the interval of a slope covers it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,33 +73,20 @@ class Drift:
 
 
 def drift(x: Sequence[float], y: Sequence[float | None]) -> Drift | None:
-    """Return how `y` goes up with a rising `x`, points without a value left out; None where too few are left.
-
-    The interval is that of Sen (1968, "Estimates of the regression coefficient based on Kendall's tau", JASA 63):
-    the slopes whose ranks lie z·sqrt(n(n-1)(2n+5)/18) apart, less where values are equal.
-    """
+    """Return how `y` goes up with a rising `x`, points without a value left out; None where too few are left."""
     points = [(at, value) for at, value in zip(x, y, strict=True) if value is not None]
     count = len(points)
     if count < LEAST_POINTS or points[0][0] == points[-1][0]:
         return None
-    slopes = sorted(
-        (later[1] - earlier[1]) / (later[0] - earlier[0])
-        for number, earlier in enumerate(points)
-        for later in points[number + 1 :]
-        if later[0] > earlier[0]
-    )
     values = [value for _, value in points]
-    rank_distance = _Z * math.sqrt(_variance(values))
-    last = len(slopes) - 1
-    lower = max(0, math.floor((len(slopes) - rank_distance) / 2) - 1)
-    upper = min(last, math.ceil((len(slopes) + rank_distance) / 2))
-    slope = median(slopes)
-    around_line, around_step = _scatter([value - slope * at for at, value in points]), _scatter_around_step(values)
+    growth = slope(points, _CONFIDENCE)
+    around_line = _scatter([value - growth.value * at for at, value in points])
+    around_step = _scatter_around_step(values)
     return Drift(
         start=median(values[: count // 3]),
-        slope=slope,
-        low=slopes[lower],
-        high=slopes[upper],
+        slope=growth.value,
+        low=growth.low,
+        high=growth.high,
         steady=around_line < around_step,
         stepped=around_step < _CLEAR_STEP_SHARE * around_line,
     )
@@ -113,11 +102,3 @@ def _scatter_around_step(values: Sequence[float]) -> float:
     """Return the least scatter around two levels, wherever the step between them is."""
     cuts = range(_LEVEL_POINTS, len(values) - _LEVEL_POINTS + 1)
     return min(_scatter(values[:cut]) + _scatter(values[cut:]) for cut in cuts)
-
-
-def _variance(values: list[float]) -> float:
-    """Return the variance of Kendall's S, corrected for equal values."""
-    count = len(values)
-    ties = [values.count(value) for value in set(values)]
-    equal = sum(tie * (tie - 1) * (2 * tie + 5) for tie in ties)
-    return (count * (count - 1) * (2 * count + 5) - equal) / 18
