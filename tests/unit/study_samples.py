@@ -244,6 +244,7 @@ def _summary(of: Sample, cell: Cell, success_and_overhead: tuple[float, float], 
         host_counts=_spread(good, of.hosts or 1),
         limits=of.limits,
         server=_server(of, good),
+        steps=good,
     )
     return replace(summary, phases=_phases(cell.mode, wait, overhead, good))
 
@@ -274,9 +275,10 @@ def _spread(sessions: int, hosts: int) -> dict[str, int]:
 def _server(of: Sample, good: int) -> ServerSamples:
     if of.rss_bytes is None:
         return ServerSamples()
-    first = ServerSample(at_s=0.0, processes=2, cpu_seconds=1.0, rss_bytes=of.rss_bytes)
-    peak = replace(first, at_s=1.0, cpu_seconds=2.0, rss_bytes=of.rss_bytes + 60_000 * good)
-    return ServerSamples(first=first, last=peak, peak=peak)
+    first = ServerSample(at_s=0.0, processes=2, cpu_seconds=1.0, rss_bytes=of.rss_bytes, open_sessions=0)
+    most = replace(first, at_s=1.0, cpu_seconds=1.0 + 0.003 * good, rss_bytes=of.rss_bytes + 60_000 * good)
+    peak = replace(most, open_sessions=good)
+    return ServerSamples(first=first, last=most, peak=peak, rising=(first, peak) if good else (first,))
 
 
 def stored_run(results: Path, *samples: Sample, run_id: str | None = None, **begin: Any) -> Run:

@@ -10,8 +10,10 @@ from cells import a_cell, a_curve, a_failure, a_row, a_summary, summary_of
 
 from pytest_openenv_scale.config import limits
 from pytest_openenv_scale.config.limits import LIMITS, PHASES, STATISTICS, Limit, Slo
+from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.metrics.percentiles import PhaseStats
 from pytest_openenv_scale.reporting.content import verdicts
+from pytest_openenv_scale.results.cell import ServerSamples
 from pytest_openenv_scale.verdict import cell, sweep
 
 OF_CELL = {name: kind for name, kind in LIMITS.items() if kind.scope == "cell"}
@@ -32,7 +34,8 @@ PLACE = {name: position for position, name in enumerate((*PHASES, *STATISTICS), 
 FIGURES = {
     f"{phase}_{statistic}": 10.0 * PLACE[phase] + PLACE[statistic] for phase in PHASES for statistic in STATISTICS
 }
-MEASURED = {**FIGURES, "latency_factor": FIGURES["total_p99"], "success": 0.75, "rps": 12.5, "hosts": 3, "open": 7}
+OTHERS = {"success": 0.75, "rps": 12.5, "hosts": 3, "open": 7, "rss": 9}
+MEASURED = {**FIGURES, "latency_factor": FIGURES["total_p99"], **OTHERS}
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -42,9 +45,11 @@ def test_a_measure_reads_the_figure_its_name_says(name):
         phase: replace(none, **{statistic: FIGURES[f"{phase}_{statistic}"] for statistic in STATISTICS})
         for phase in PHASES
     }
-    summary = replace(a_summary(8), success_rate=0.75, requests_per_second=12.5, hosts=3, open_least=7, phases=phases)
+    server = ServerSamples(peak=ServerSample(0.0, rss_bytes=9))
+    figures = {"success_rate": 0.75, "requests_per_second": 12.5, "hosts": 3, "open_least": 7, "server": server}
+    summary = replace(a_summary(8), **figures, phases=phases)
     assert LIMITS[name].measure(summary) == MEASURED.get(name)
-    assert (name in MEASURED) is (LIMITS[name].family != "capacity")
+    assert (name in MEASURED) is (LIMITS[name].family not in ("capacity", "cost"))
 
 
 @pytest.mark.parametrize("name", LIMITS)

@@ -44,11 +44,11 @@ Run `20261121T120000.000Z-3fa9` · complete · started 2026-11-21 12:00:00 UTC, 
 
 ## Results
 
-| infrastructure | mode | wait | max batch | cores | batch per core | total p99 |  rps | start-up | memory per session |
-| -------------- | ---- | ---: | --------: | ----: | -------------: | --------: | ---: | -------: | -----------------: |
-| local-uvicorn  | ws   |  1 s |         8 |     2 |              4 |    1.02 s | 7.77 |   812 ms |                  – |
+| infrastructure | mode | wait | max batch | cores | batch per core | total p99 |  rps | start-up | memory per session | CPU per step |
+| -------------- | ---- | ---: | --------: | ----: | -------------: | --------: | ---: | -------: | -----------------: | -----------: |
+| local-uvicorn  | ws   |  1 s |         8 |     2 |              4 |    1.02 s | 7.77 |   812 ms |                  – |            – |
 
-- total p99, rps and memory are those at max batch
+- total p99 and rps are those at max batch
 - p99 of 8 sessions ≈ max
 
 ## Sessions per host

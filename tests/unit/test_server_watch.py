@@ -49,6 +49,22 @@ def test_samples_of_any_number_are_kept_evenly(count: int):
     assert count - kept[-1].at_s <= max(distances, default=1.0)
 
 
+def test_a_rising_sample_holds_the_most_of_the_first_with_as_many_open():
+    watch = ServerWatch()
+    for count, size in ((0, 5), (None, 99), (8, 10), (4, 90), (8, 12), *[(8, 11)] * 6, (8, 50), (9, 7), (9, 6)):
+        watch.add(ServerSample(1.0, rss_bytes=size), open_sessions=count)
+    rising = [(sample.open_sessions, sample.rss_bytes) for sample in watch.summary.rising]
+    assert rising == [(0, 5), (8, 12), (9, 7)]
+
+
+def test_rising_samples_of_a_long_ramp_are_thinned_out():
+    watch = ServerWatch()
+    for number in range(10_000):
+        watch.add(ServerSample(1.0), open_sessions=number)
+    rising = watch.summary.rising
+    assert (len(rising), rising[0].open_sessions, rising[-1].open_sessions) == (32, 0, 9999)
+
+
 @pytest.mark.parametrize(
     ("batch", "share", "most"), [(100, 0.95, 5), (100, 1.0, 0), (10, 0.95, 0), (1000, 0.999, 1), (3, 2 / 3, 1)]
 )

@@ -23,12 +23,13 @@ from pytest_openenv_scale.config.limits import (
 from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.formatting import format_value
 
-CURVE_LIMITS = {"max_batch", "rps", "batch_per_core"}
+COSTS = {"memory_per_session", "threads_per_session", "descriptors_per_session", "cpu_per_step"}
+CURVE_LIMITS = {"max_batch", "rps", "batch_per_core", *COSTS}
 
 
 def test_the_table_holds_every_limit_once():
     latencies = {f"{phase}_{statistic}" for phase in PHASES for statistic in STATISTICS}
-    assert set(LIMITS) == latencies | CURVE_LIMITS | {"success", "latency_factor", "hosts", "open"}
+    assert set(LIMITS) == latencies | CURVE_LIMITS | {"success", "latency_factor", "hosts", "open", "rss"}
     assert all(name == kind.name for name, kind in LIMITS.items())
 
 
@@ -36,10 +37,10 @@ def test_the_table_holds_every_limit_once():
 def test_each_limit_has_a_direction_a_unit_and_a_scope(name):
     kind = LIMITS[name]
     latency = name.endswith(STATISTICS)
-    assert kind.direction == ("<=" if latency or name == "latency_factor" else ">=")
+    assert kind.direction == ("<=" if latency or name in {"latency_factor", "rss", *COSTS} else ">=")
     assert kind.scope == ("curve" if name in CURVE_LIMITS else "cell")
-    assert (kind.unit == "seconds") is latency
-    if kind.unit == "seconds":
+    assert (kind.unit == "seconds") is (latency or name == "cpu_per_step")
+    if latency:
         assert f"{kind.phase}_{kind.statistic}" == name
 
 
@@ -147,6 +148,8 @@ VALUES = {
     "factor": st.floats(1e-9, 1e9),
     "per second": st.floats(1e-9, 1e9),
     "sessions per core": st.floats(1e-9, 1e9),
+    "bytes": st.floats(1, 2**50),
+    "per session": st.floats(1e-9, 1e9),
 }
 
 

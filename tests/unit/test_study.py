@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from cells import NOON
 from report_samples import a_run
-from study_samples import EVERYTHING, HEALTHY, a_run_of, a_study, a_view, sample
+from study_samples import EVERYTHING, HEALTHY, a_run_of, a_study, sample
 
 from pytest_openenv_scale.analysis.axes import compare_study_modes
 from pytest_openenv_scale.analysis.study import join_runs, study_of
@@ -112,21 +111,6 @@ def test_a_point_shows_the_worst_of_its_repetitions():
     assert point.requests_per_second == min(rate for rate in rates if rate is not None)
     assert (point.success, point.samples, point.passed) == (1.0, 32, True)
     assert point.latency("no such phase") is None
-
-
-def test_memory_per_session_is_growth_from_the_smallest_of_the_sweep():
-    (curve,) = a_study(sample()).curves
-    assert curve.memory_per_session == pytest.approx(60_000)
-    assert a_study(sample(rss_bytes=None)).curves[0].memory_per_session is None
-
-
-def test_memory_that_did_not_grow_is_not_told():
-    view = a_view(sample(batches={8: (1.0, 0.1)}))
-    (summary,) = view.curves[0].summaries
-    flat = replace(summary, server=replace(summary.server, peak=summary.server.first))
-    run = a_run_of(sample(batches={8: (1.0, 0.1)}))
-    shrunk = replace(view, curves=(replace(view.curves[0], summaries=(flat,)),))
-    assert join_runs([replace(run, sweeps=(shrunk,))]).curves[0].memory_per_session is None
 
 
 def test_modes_measured_in_two_runs_are_compared():

@@ -13,6 +13,7 @@ import pytest
 from cells import a_cell, a_curve, a_summary, an_slo, stats
 from hypothesis import given
 from hypothesis import strategies as st
+from served_cells import Server
 
 from goldens import Golden
 from pytest_openenv_scale.config.limits import LIMITS, Slo, make_limit
@@ -132,6 +133,14 @@ HEADLINES: list[CurveView] = [
     viewed(a_summary(8, findings=BUSY), rps=100),
     # hosts
     viewed(a_summary(1), hosts=2),
+    # what sessions cost
+    viewed(*Server(noise=0).sweep(), memory_per_session="2MiB"),
+    viewed(*Server(noise=0).sweep(), memory_per_session="512KiB", cpu_per_step="1ms"),
+    viewed(*Server().sweep(), memory_per_session="1MiB"),
+    viewed(*Server().sweep([4]), threads_per_session=1),
+    viewed(*Server().sweep([4]), cpu_per_step="1us"),
+    viewed(*Server().sweep([4]), cpu_per_step="500ms"),
+    viewed(a_summary(8), descriptors_per_session=2),
     # every cell
     viewed(a_summary(32), a_summary(64), success=0.95),
     viewed(a_summary(32), slo=Slo((make_limit("success", 0.5, "default"), make_limit("hosts", 1)))),
@@ -198,6 +207,7 @@ BREACHES: list[CurveView] = [
     viewed(a_summary(4, host_counts={}, hosts=None, proxy=facts({A: 4, B: 0})), hosts=2),
     viewed(STEADY, open=60),
     viewed(replace(STEADY, windows=()), open=60),
+    viewed(Server(noise=0).play(64), rss="100MiB"),
     viewed(ended("exited with code 1"), success=0.9),
     viewed(ended("the Space stopped with an error (stage RUNTIME_ERROR): OOM"), success=0.9),
 ]
@@ -299,6 +309,7 @@ REASONS: list[tuple[CurveView, str]] = [
     (viewed(a_summary(312, cell=a_cell(1000), failed=60, not_started=688), success=0.9), "stopped_early"),
     (viewed(DRIFTING, open=50), "drift"),
     (viewed(a_summary(64), open=50), "unmeasurable"),
+    (viewed(a_summary(64), rss="1GiB"), "unmeasurable"),
 ]
 
 

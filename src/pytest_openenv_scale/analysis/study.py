@@ -85,8 +85,14 @@ class BatchPoint:
     @property
     def rss_bytes(self) -> int | None:
         """The most memory the server's processes held, in bytes."""
-        peaks = [summary.server.peak for summary in self.repetitions]
-        return max((peak.rss_bytes for peak in peaks if peak and peak.rss_bytes is not None), default=None)
+        peaks = (summary.rss_bytes for summary in self.repetitions)
+        return max((peak for peak in peaks if peak is not None), default=None)
+
+    @property
+    def cpu_per_step(self) -> float | None:
+        """The most CPU time the server used by its steps, in seconds, what it does at rest included."""
+        shares = (summary.cpu_per_step for summary in self.repetitions)
+        return max((share for share in shares if share is not None), default=None)
 
     @property
     def seen_late(self) -> bool:
@@ -216,17 +222,6 @@ class StudyCurve:
         """The point of the max batch and the smallest that does not pass, those of them that there are."""
         beyond = next((point for point in self.points if not point.passed), None)
         return tuple(point for point in (self.best, beyond) if point is not None)
-
-    @property
-    def memory_per_session(self) -> float | None:
-        """Bytes the server's processes grew by from their smallest, anywhere in the sweep, per session at max batch."""
-        before = [summary.server.first for summary in self.sweep.summaries]
-        smallest = min((first.rss_bytes for first in before if first and first.rss_bytes is not None), default=None)
-        best = self.best
-        if best is None or best.rss_bytes is None or smallest is None or not best.peak_concurrency:
-            return None
-        grown = best.rss_bytes - smallest
-        return grown / best.peak_concurrency if grown > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

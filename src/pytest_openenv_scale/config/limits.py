@@ -17,6 +17,7 @@ from pytest_openenv_scale.core.parsing import (
     MAX_BATCH,
     MAX_SECONDS,
     format_number,
+    parse_bytes,
     parse_count,
     parse_fraction,
     parse_number,
@@ -58,6 +59,11 @@ class Measured(Protocol):
         """The fewest sessions that were open at once in a steady state."""
         ...
 
+    @property
+    def rss_bytes(self) -> int | None:
+        """The most memory that the server's processes held."""
+        ...
+
     def phase(self, name: str) -> object | None:
         """Return the statistics of a phase."""
         ...
@@ -73,14 +79,14 @@ class LimitKind:
 
     `family` says how it is judged. `parse` turns what was written into a number in `unit`, and `measure` reads what the
     limit bounds from one repetition of a cell: a number in `figure_unit`, None where that is not known, or no figure of
-    one cell (a capacity). `phase` and `statistic` name the number a latency limit bounds. Two runs are compared by what
-    is `compared`. A limit that `needs_wait` cannot be measured where no step can be asked to wait, one that
+    one cell (a capacity, a cost). `phase` and `statistic` name the number a latency limit bounds. Two runs are compared
+    by what is `compared`. A limit that `needs_wait` cannot be measured where no step can be asked to wait, one that
     `needs_batch` only where at least as many sessions are asked for as it allows.
     """
 
     name: str
     unit: Unit
-    family: Literal["capacity", "share", "latency", "rate", "hosts", "open"]
+    family: Literal["capacity", "share", "latency", "rate", "hosts", "open", "memory", "cost"]
     parse: Callable[..., float]
     measure: Callable[[Measured], float | None] = _no_figure_of_a_cell
     phase: str | None = None
@@ -96,12 +102,12 @@ class LimitKind:
     @property
     def direction(self) -> Literal[">=", "<="]:
         """Which side of the allowed value is good."""
-        return "<=" if self.family == "latency" else ">="
+        return "<=" if self.family in ("latency", "memory", "cost") else ">="
 
     @property
     def scope(self) -> Literal["cell", "curve"]:
         """Whether it is part of what makes a cell pass, or is judged on the curve as a whole."""
-        return "curve" if self.family in ("capacity", "rate") else "cell"
+        return "curve" if self.family in ("capacity", "rate", "cost") else "cell"
 
     @property
     def figure(self) -> str:
@@ -127,6 +133,8 @@ _EXAMPLES: Mapping[Unit, str] = {
     "per second": "50",
     "hosts": "2",
     "sessions per core": "16",
+    "bytes": "2MiB",
+    "per session": "1",
 }
 
 
@@ -188,6 +196,11 @@ _LIMIT_KINDS = (
     LimitKind("batch_per_core", "sessions per core", "capacity", parse=parse_number),
     LimitKind("hosts", "hosts", "hosts", parse=_parse_sessions, measure=lambda cell: cell.hosts_used, compared=False),
     LimitKind("open", "sessions", "open", parse=_parse_sessions, measure=lambda cell: cell.open_least),
+    LimitKind("rss", "bytes", "memory", parse=parse_bytes, measure=lambda cell: cell.rss_bytes, compared=False),
+    LimitKind("memory_per_session", "bytes", "cost", parse=parse_bytes, compared=False),
+    LimitKind("threads_per_session", "per session", "cost", parse=parse_number, compared=False),
+    LimitKind("descriptors_per_session", "per session", "cost", parse=parse_number, compared=False),
+    LimitKind("cpu_per_step", "seconds", "cost", parse=_parse_latency, compared=False),
 )
 
 LIMITS: Mapping[str, LimitKind] = MappingProxyType({kind.name: kind for kind in _LIMIT_KINDS})
@@ -226,7 +239,7 @@ class Limit:
     @property
     def expression(self) -> str:
         """The limit as `--openenv-slo` reads it back: "total_p99<=2.5s"."""
-        unit = "s" if self.kind.unit == "seconds" else ""
+        unit = {"seconds": "s", "bytes": "B"}.get(self.kind.unit, "")
         return f"{self.name}{self.kind.direction}{format_number(self.allowed)}{unit}"
 
     def __str__(self) -> str:

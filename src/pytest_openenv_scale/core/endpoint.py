@@ -136,8 +136,9 @@ class ServerSample:
     """One look at a server's processes, summed over the process tree; None where it cannot be read.
 
     `at_s` is `time.monotonic()` in seconds and `cpu_seconds` counts from the start of the processes.
-    `descriptors` and `descriptor_limit` describe the one process closest to its limit. `restarts` counts how
-    often a container was started again.
+    `descriptors` and `descriptor_limit` describe the one process closest to its limit, `all_descriptors` counts those
+    of all. `restarts` counts how often a container was started again. `open_sessions` is how many sessions its client
+    had open at that moment, where that is known.
     """
 
     at_s: float
@@ -148,6 +149,8 @@ class ServerSample:
     descriptors: int | None = None
     descriptor_limit: int | None = None
     restarts: int | None = None
+    all_descriptors: int | None = None
+    open_sessions: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,17 @@ class SessionSettings(Jsonable):
     shared: str | None = None
 
 
+@dataclass
+class SessionsHeld:
+    """The `most` sessions known to have been open on a server at once, since it was started."""
+
+    most: int = 0
+
+    def note(self, sessions: int) -> None:
+        """Note that so many were open at once, or may have been."""
+        self.most = max(self.most, sessions)
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where a server answers, and what is known about it.
@@ -183,7 +197,8 @@ class Endpoint:
     endpoint unless others are written, such as the number of hosts that have to share a batch. `network` is how the
     URLs are reached. `session_settings` are what the application's source says, where it can be read. `backlog` is how
     many connections its kernel lets wait, where that is known. `shared_machines` says that its servers run where those
-    of others may, as on the nodes of a cluster, however they are reached.
+    of others may, as on the nodes of a cluster, however they are reached. `held` is kept up to
+    date by what opens sessions.
     """
 
     urls: tuple[str, ...]
@@ -201,6 +216,7 @@ class Endpoint:
     session_settings: SessionSettings | None = None
     backlog: int | None = None
     shared_machines: bool = False
+    held: SessionsHeld = field(default_factory=SessionsHeld, repr=False, compare=False)
     sampler: Callable[[], ServerSample | None] = field(default=lambda: None, repr=False)
     log_reader: Callable[[int], str] = field(default=lambda lines: "", repr=False)
     exit_reader: Callable[[], ExitStatus | str | None] = field(default=lambda: None, repr=False)

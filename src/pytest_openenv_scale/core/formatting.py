@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-Unit = Literal["sessions", "fraction", "seconds", "factor", "per second", "hosts", "sessions per core"]
+Unit = Literal[
+    "sessions", "fraction", "seconds", "factor", "per second", "hosts", "sessions per core", "bytes", "per session"
+]
 MISSING = "–"
 
 _DIVISORS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
@@ -90,6 +92,16 @@ def size(value: int | None) -> str:
     return f"{scaled:.1f} {unit}" if unit != "B" and scaled < 9.95 else f"{scaled:.0f} {unit}"
 
 
+def binary_size(value: float) -> str:
+    """Return bytes in the unit that limits are written in: "850 KiB", "1.25 GiB"."""
+    scaled, unit = value, "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if abs(scaled) < 1023.5:
+            break
+        scaled, unit = scaled / 1024, larger
+    return f"{scaled:.0f} {unit}" if abs(scaled) >= 99.95 else f"{scaled:.3g} {unit}"
+
+
 def small_sample_note(values: int, statistic: str) -> str:
     """Say that a percentile rests on few values: " (p99 of 24 ≈ max)"; nothing where enough, or of a maximum."""
     percentile = statistic.removeprefix("p")
@@ -122,8 +134,15 @@ def format_observed(unit: Unit, value: float, allowed: float) -> str:
             return f"{rate(value)}/s"
         case "sessions" | "hosts":
             return count(int(value))
-        case "factor" | "sessions per core":
+        case "bytes":
+            return _distinct_size(value, allowed)
+        case "factor" | "sessions per core" | "per session":
             return number(value)
+
+
+def _distinct_size(value: float, allowed: float) -> str:
+    usual = binary_size(value)
+    return usual if usual != binary_size(allowed) or value == allowed else f"{value:,.0f} B"
 
 
 def _distinct_seconds(value: float, allowed: float) -> str:
@@ -137,7 +156,7 @@ def _distinct_seconds(value: float, allowed: float) -> str:
 
 
 def format_value(unit: Unit, value: float) -> str:
-    """Return a number with its unit: 95 %, 2.5 s, 250 ms, 64 (sessions and factors bare), 31.2/s."""
+    """Return a number with its unit: 95 %, 2.5 s, 250 ms, 64 (sessions and factors bare), 31.2/s, 2 MiB."""
     match unit:
         case "fraction":
             return f"{value * 100:.4g} %"
@@ -147,5 +166,7 @@ def format_value(unit: Unit, value: float) -> str:
             return f"{value:.4g}/s"
         case "sessions" | "hosts":
             return f"{value:.0f}"
+        case "bytes":
+            return binary_size(value)
         case _:
             return f"{value:.4g}"

@@ -23,6 +23,7 @@ MAX_BATCH = 1_000_000
 MAX_COUNT = 1_000_000_000
 MAX_SECONDS = 7 * 86_400.0
 MAX_RATE = 1_000_000.0
+MAX_BYTES = 2.0**50
 MAX_ITEMS = 1_000
 MODES = ("ws", "http")
 ARRIVALS = ("hold", "burst", "rate=R", "steady=TIME")
@@ -30,6 +31,12 @@ ARRIVALS = ("hold", "burst", "rate=R", "steady=TIME")
 _UNITS = {"us": "1e-6", "µs": "1e-6", "ms": "1e-3", "s": "1", "min": "60", "m": "60", "h": "3600", "": "1"}
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?")
 _SECONDS = re.compile(rf"({_NUMBER.pattern})\s*({'|'.join(filter(None, _UNITS))})?")
+_BYTE_UNITS = {
+    "b": 1,
+    **{f"{letter}b": 1000**power for power, letter in enumerate("kmgt", 1)},
+    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgt", 1)},
+}
+_BYTES = re.compile(rf"({_NUMBER.pattern})\s*({'|'.join(_BYTE_UNITS)})", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _RANGE = re.compile(r"([0-9]{1,18})\s*\.\.\s*([0-9]{1,18})")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -118,6 +125,22 @@ def parse_fraction(value: object, *, what: str = "the fraction") -> float:
     if number is None or not 0 <= number <= 1:
         raise GrammarError(f'{what} must be a fraction between 0 and 1, got {short_repr(value)}; write 0.95 or "95%"')
     return number + 0.0
+
+
+def parse_bytes(value: object, *, what: str = "the size") -> float:
+    """Parse a size above 0 into bytes: "2MiB", "1.5 GiB", "500kB"; a number is bytes, text needs its unit."""
+    text = value.strip() if isinstance(value, str) else ""
+    match = _BYTES.fullmatch(text)
+    size = float(Decimal(match[1]) * _BYTE_UNITS[match[2].lower()]) if match else None
+    if not isinstance(value, str):
+        size = _finite_number(value)
+    elif match is None and _NUMBER.fullmatch(text):
+        raise GrammarError(f"{what} needs a unit, got {short_repr(value)}; write {text}MiB or {text}GiB")
+    if size is None:
+        raise GrammarError(f'{what} must be a size, got {short_repr(value)}; write for example "2MiB"')
+    if not 0 < size <= MAX_BYTES:
+        raise GrammarError(f"{what} must be a size > 0 and ≤ 1 PiB, got {short_repr(value)}")
+    return size
 
 
 def parse_batches(value: object) -> tuple[int, ...]:

@@ -24,6 +24,7 @@ from pytest_openenv_scale.core.text import LOG_LINES, count_new_lines
 from pytest_openenv_scale.load.ipc import CellRequest
 from pytest_openenv_scale.load.machine import await_calm
 from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator, LoadProgress
+from pytest_openenv_scale.metrics.cost import most_open
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise_part
 from pytest_openenv_scale.results.cell import SERVICE_RESTART, CellMeta, ClientFinding, SessionRow
 from pytest_openenv_scale.results.manifest import SweepRecord
@@ -462,7 +463,8 @@ class _Measurement:
                 else:
                     stop = "budget"
         self._note_stop(curve, stop or source.stop_reason)
-        return view_curve(self._record, curve, summaries, None if stop else source.cells)
+        earlier = [cell for view in self._judged.values() for cell in (*view.summaries, *view.set_aside)]
+        return view_curve(self._record, curve, summaries, None if stop else source.cells, earlier=earlier)
 
     def _note_stop(self, curve: Curve, stop: StopReason | None) -> None:
         stops = {**self._record.stops, **({curve.id: stop} if stop else {})}
@@ -485,8 +487,10 @@ class _Measurement:
                 part = self._measure_attempt(cell, repetition, len(attempts) + 1, most)
             except OutOfTime:
                 self._allowance.use(cell.batch, time.monotonic() - began, cell.batch)
+                self._endpoint.held.note(cell.batch)
                 break
             summary = summarise_part(part)
+            self._endpoint.held.note(most_open(summary))
             self._allowance.use(cell.batch, time.monotonic() - began, summary.begun)
             attempts.append(summary)
             if (
@@ -531,12 +535,12 @@ class _Measurement:
         seconds, began = self._allowance.seconds, time.monotonic()
         first, notes = self._cooldown.await_server()
         watch = ServerWatch()
-        watch.add(first)
+        watch.add(first, open_sessions=0)
 
         def on_progress(progress: LoadProgress) -> None:
             if seconds is not None and time.monotonic() - began > seconds:
                 raise OutOfTime
-            watch.add(self._endpoint.sample())
+            watch.add(self._endpoint.sample(), open_sessions=progress.open)
             self._observer.cell_progress(cell, meta.repetition, progress)
 
         proxy, running, started_s = self._endpoint.proxy(), self._endpoint.processes(), time.monotonic()
@@ -565,7 +569,7 @@ class _Measurement:
             client=asdict(result.client),
             findings=self._with_advice(result.findings),
             notes=notes,
-            server=watch.summary,
+            server=replace(watch.summary, held_before=self._endpoint.held.most),
             samples=watch.since(result.started_s) if parse_arrival(cell.arrival).seconds is not None else (),
             server_exit=self._endpoint.exit_status(),
             log_tail=log or None,

@@ -189,6 +189,7 @@ SCHEMA = pa.schema(
         ("hosts", pa.int32()),
         *((f"{phase}_{statistic}", _SECONDS) for phase in _PHASES for statistic in _STATISTICS),
         ("server_peak_rss_bytes", pa.int64()),
+        ("cpu_per_step", _SECONDS),
     ]
 )
 """One row per cell and repetition. Latencies are seconds, shares fractions of 1, null where there is nothing.
@@ -248,7 +249,7 @@ def _cell_columns(curve: CurveView, summary: CellSummary) -> dict[str, Any]:
     copied = (
         *("hardware", "cores", "repetition", "started_at", "asked", "successful", "failed", "client_limited"),
         *("success_rate", "wall_s", "requests_per_second", "effective_concurrency", "peak_concurrency"),
-        *("pids", "sessions", "hosts"),
+        *("pids", "sessions", "hosts", "cpu_per_step"),
     )
     judged = curve.verdict.cell(summary.batch)
     peak = summary.server.peak

@@ -123,6 +123,7 @@ class BatchReady:
     `at` is when the last answer to a reset arrived (`time.perf_counter()`), however late it was read; None without any.
     """
 
+    progress: ShareProgress
     at: float | None = None
 
 

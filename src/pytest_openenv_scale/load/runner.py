@@ -312,6 +312,7 @@ class _CellRun:
             for process, message in self._receive(waiting, _SILENCE_TIMEOUT_S):
                 if isinstance(message, BatchReady):
                     self._ready.add(process)
+                    self._progress[process] = message.progress
                     self._ready_at = _max_known((self._ready_at, message.at))
                 elif isinstance(message, ShareProgress):
                     self._progress[process] = message

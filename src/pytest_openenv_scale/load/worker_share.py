@@ -193,7 +193,7 @@ class WorkerShare:
         tick_task = asyncio.create_task(self._run_ticks())
         try:
             if not len(self._numbers):
-                self._send(BatchReady())
+                self._send(BatchReady(self._progress()))
             elif self._http is not None:
                 await self._http.run(self._arrivals)
             else:
@@ -405,7 +405,7 @@ class WorkerShare:
         self._not_ready_count -= 1
         if not self._not_ready_count and self.holding:
             done = (record.reset_done for record in self._records)
-            self._send(BatchReady(max((at for at in done if at is not None), default=None)))
+            self._send(BatchReady(self._progress(), max((at for at in done if at is not None), default=None)))
 
     def _release_next(self) -> None:
         """Let some of the held sessions step, and the others in later turns, so that replies are read in between."""
@@ -471,10 +471,13 @@ class WorkerShare:
             self._ping(now)
             count += 1
             if count % _PROGRESS_EVERY_TICKS == 0:
-                playing = len(self._live) - self._connecting_count if self._http is None else self._http.open
-                self._send(ShareProgress(playing, self._finished_count, self._failed_count))
+                self._send(self._progress())
                 if self._arrival.kind == "steady":
                     self._send_block()
+
+    def _progress(self) -> ShareProgress:
+        playing = len(self._live) - self._connecting_count if self._http is None else self._http.open
+        return ShareProgress(playing, self._finished_count, self._failed_count)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float | None:

@@ -81,6 +81,7 @@ class CellSummary(Jsonable):
     `doubtful` is None where the client was not at fault, or may have been at fault with all sessions.
     `open_least` is the least number of sessions open at once in the judged time of a steady state, `windows` are what
     happened in it and around it.
+    `steps` counts those that were answered in any session, also in one that failed or is not judged.
     """
 
     run_id: str
@@ -128,6 +129,26 @@ class CellSummary(Jsonable):
     unjudged: int = 0
     open_least: int | None = None
     windows: tuple[Window, ...] = ()
+    steps: int = 0
+
+    @property
+    def rss_bytes(self) -> int | None:
+        """The most memory the server's processes held, in bytes."""
+        return self.server.peak and self.server.peak.rss_bytes
+
+    @property
+    def cpu_seconds(self) -> float | None:
+        """The CPU time the server used while the cell lasted, in seconds; None where that cannot be seen."""
+        first, last = self.server.first, self.server.last
+        if first is None or last is None or first.cpu_seconds is None or last.cpu_seconds is None:
+            return None
+        used = last.cpu_seconds - first.cpu_seconds
+        return used if used >= 0 else None  # Less than before is another server's.
+
+    @property
+    def cpu_per_step(self) -> float | None:
+        """All the CPU time of the cell by its steps, in seconds: what the server does at rest is in it."""
+        return self.cpu_seconds / self.steps if self.cpu_seconds is not None and self.steps else None
 
     @property
     def clock_moved_s(self) -> float:
@@ -293,6 +314,7 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         unjudged=unjudged,
         open_least=min(least, default=None) if steady else None,
         windows=windows,
+        steps=sum(pc.sum(batch["steps_done"]).as_py() or 0 for batch in all_rows.batches("steps_done")),
     )
 
 

@@ -105,6 +105,11 @@ class SloArguments(TypedDict, total=False):
     batch_per_core: Number | None
     hosts: int | str | None
     open: int | str | None
+    rss: Number | None
+    memory_per_session: Number | None
+    threads_per_session: Number | None
+    descriptors_per_session: Number | None
+    cpu_per_step: Number | None
     every_cell: bool | None
     wait: Number | None
     mode: str | None
@@ -114,8 +119,9 @@ def slo(**arguments: Unpack[SloArguments]) -> Slo:
     """Limit what a test marked scaling must meet, on every curve or on those of one wait= or mode=.
 
     Latencies are seconds or text with its unit like "250ms", `success` is a fraction or text like "95%", `rps` sessions
-    per second. In mode `http` the limits on `connect` apply to the TCP and TLS connection. With `every_cell=False` the
-    limits define max batch, and a test fails only where nothing passes.
+    per second, `rss` and `memory_per_session` bytes or text like "2MiB". In mode `http` the limits on `connect` apply
+    to the TCP and TLS connection. With `every_cell=False` the limits define max batch, and a test fails only where
+    nothing passes.
 
     Raises:
         MarkError: a value is wrong, there is no limit of that name, or there is none at all.

@@ -125,6 +125,7 @@ def _curve_document(record: SweepRecord, view: CurveView) -> dict[str, Any]:
         "headline": verdicts.headline(view),
         "max_batch": verdict.max_batch,
         "max_batch_per_core": verdict.max_batch_per_core,
+        "cost": verdict.cost.to_json(),
         "feasible_max": verdict.feasible_max,
         "infeasible_min": verdict.infeasible_min,
         "stop_reason": verdicts.stop_words(verdict),
@@ -183,6 +184,7 @@ def _repetition_document(summary: CellSummary, *, of_batch: bool = False) -> dic
         phase: {name: value for name, value in stats.items() if name != "intervals"}
         for phase, stats in fields["phases"].items()
     }
+    fields["cpu_per_step"] = summary.cpu_per_step
     if of_batch:
         fields = {"batch": summary.batch, **fields}
     return {**fields, "server_exit": summary.server_exit and summary.server_exit.text, "exit": fields["server_exit"]}

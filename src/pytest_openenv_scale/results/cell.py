@@ -120,11 +120,17 @@ class AnsweredErrors(Jsonable):
 
 @dataclass(frozen=True, slots=True)
 class ServerSamples(Jsonable):
-    """The server's processes before and after a cell, and the largest value of each figure in between."""
+    """The server's processes before and after a cell, and the largest value of each figure in between.
+
+    `rising` holds a sample for each number of open sessions that none before had in the cell, in ascending order.
+    `held_before` is the most sessions that were open at once before it, as far as that is known.
+    """
 
     first: ServerSample | None = None
     last: ServerSample | None = None
     peak: ServerSample | None = None
+    rising: tuple[ServerSample, ...] = ()
+    held_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ class Reason(Jsonable):
     | client | client_limit | `figures["sessions"]` could not be started; `words` and `figures["code"]` of the system |
     | hold | hold, not_all_open | not all sessions were open at once; `figures["open"]` were |
     | no_data | | no session was measured |
-    | unmeasurable | no_wait, no_phase, not_steady | `limit` cannot be judged |
+    | unmeasurable | no_wait, no_phase, not_steady, unseen | `limit` cannot be judged |
     | queue | | `limit` is broken by the client's own queue alone: `observed`, `allowed`, `unqueued` in seconds |
     | late | | `limit` is broken, perhaps only as HTTP answers were seen late: `observed`, `allowed`, at most `late` s |
     | hosts | died, out, back, all_failed | what befell a host, or that all failed sessions were on the host `words` |
@@ -245,7 +245,8 @@ class LimitVerdict(Jsonable):
     `cause` tells what decided: reached or broken (with `figures`), open (larger batches are in doubt or not measured),
     late (HTTP answers were seen late, which slows sessions down), did_not_play (sessions got errors only, so that
     nothing was measured), unknown_cores, no_passing_cell, small_batches, every_cell, nothing_measured, server_died,
-    ended_early, no_limit, some_cell (the limits only define max batch), none_known, none_passes.
+    ended_early, no_limit, some_cell (the limits only define max batch), none_known, none_passes. A cost per session or
+    step (`figures` are those of `Cost`) is also few_points, or unseen where the server's processes cannot be seen.
     """
 
     limit: str | None
@@ -319,6 +320,35 @@ class SearchOutcome(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
+class Cost(Jsonable):
+    """What one more session, or step, costs a server: a slope over so many `points`, each another number of them.
+
+    `low` and `high` are the ends of its interval, which covers it with this `confidence`. `value` and `low` are None
+    where the points are too few for a slope; `high` is then what it cannot exceed, if that is known.
+    """
+
+    points: int
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    confidence: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCost(Jsonable):
+    """What sessions and steps of a curve cost the server, over all of its processes; None where those cannot be seen.
+
+    `memory_per_session` is in bytes, `threads_per_session` and `descriptors_per_session` are counts, each by the number
+    of sessions open at once. `cpu_per_step` is in seconds of CPU, a step's share of connecting and resets included.
+    """
+
+    memory_per_session: Cost | None = None
+    threads_per_session: Cost | None = None
+    descriptors_per_session: Cost | None = None
+    cpu_per_step: Cost | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CurveVerdict(Jsonable):
     """The verdict on a curve: that of its limits together.
 
@@ -327,7 +357,7 @@ class CurveVerdict(Jsonable):
     `max_batches` are the max batch of each repetition alone. In a `search` max batch passed as often as was asked for,
     and most repetitions of `infeasible_min` failed. `stopped` says why batches of the curve were not measured:
     `two_failing` in a row, it `ended_early`, or `budget` or `max_sessions` did not allow for more. `notes` are
-    the endpoint's; `warm_up` is what a session was answered that played alone.
+    the endpoint's; `warm_up` is what a session was answered that played alone. `cost` is what sessions cost the server.
     """
 
     curve: Curve
@@ -348,6 +378,7 @@ class CurveVerdict(Jsonable):
     notes: tuple[str, ...] = ()
     warm_up: WarmUp | None = None
     search: SearchOutcome | None = None
+    cost: ServerCost = field(default_factory=ServerCost)
 
     @property
     def decisive(self) -> tuple[LimitVerdict, ...]:

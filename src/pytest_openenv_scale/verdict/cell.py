@@ -255,7 +255,7 @@ def _passes_whichever_way(case: _CellEvidence, limits: Sequence[Limit]) -> bool:
             least = limit.kind.measure(summary)
             if least is None or least - doubtful.count < limit.allowed:
                 return False
-        if limit.kind.family == "hosts":
+        if limit.kind.family == "hosts" or (limit.kind.family == "memory" and doubtful.lost):
             return False
     return True
 
@@ -297,8 +297,17 @@ def _judge_hosts(case: _CellEvidence, limit: Limit) -> None:
         case.breach(limit, used or 0)
 
 
+def _judge_memory(case: _CellEvidence, limit: Limit) -> None:
+    used = limit.kind.measure(case.summary)
+    if used is None:
+        case.doubts.append(case.reason("unmeasurable", "unseen", limit=limit))
+    elif not _holds(limit, used):
+        case.breach(limit, used)
+
+
 _JUDGES: Mapping[str, Callable[[_CellEvidence, Limit], None]] = {
     "share": _judge_success,
+    "memory": _judge_memory,
     "latency": _judge_latency,
     "hosts": _judge_hosts,
     "open": _judge_open,

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from pytest_openenv_scale.config.limits import Limit, Slo
+from pytest_openenv_scale.config.limits import LIMITS, Limit, Slo
 from pytest_openenv_scale.config.plan import Curve, should_stop
 from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.core.serialization import Jsonable
+from pytest_openenv_scale.metrics.cost import LEAST_POINTS, server_cost
 from pytest_openenv_scale.metrics.summary import CellSummary, split_attempts
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import (
     CellVerdict,
+    Cost,
     CurveVerdict,
     LimitVerdict,
     Outcome,
     Probe,
     SearchOutcome,
+    ServerCost,
     Stopped,
     StopReason,
     WarmUp,
@@ -43,6 +46,7 @@ def judge_curve(
     warm_up: WarmUp | None = None,
     search: SearchPlan | None = None,
     stop: StopReason | None = None,
+    earlier: Sequence[CellSummary] = (),
 ) -> CurveVerdict:
     """Judge what was measured on one curve, in whatever order, all of it or only a part.
 
@@ -50,18 +54,20 @@ def judge_curve(
     many were asked for per batch; a batch with fewer is in doubt unless one failed. `cores` are the server's. `notes`
     (such as the fall-back to the built-in environment) and the `warm_up` of its mode stay with the verdict. Where the
     curve was searched `search` is the plan; `stop` is why measuring ended, if that was not for what was measured alone.
+    `earlier` is what was measured on the same server before.
     """
     ordered, _ = split_attempts(summaries)
     expected = repetitions or max((summary.repetition for summary in ordered), default=1)
     outcome = None
+    cost = server_cost(summaries, earlier)
     if search is None:
         verdicts = judge_cells(summaries, slo, expected) if cells is None else tuple(cells)
-        case = _CurveEvidence(curve, ordered, slo, cores, expected, verdicts, warm_up, stop)
+        case = _CurveEvidence(curve, ordered, slo, cores, expected, verdicts, warm_up, stop, cost)
     else:
         expected = search.repetitions
         verdicts = judge_cells(summaries, slo)
         outcome = _search_outcome(search, stop or "interrupted", ordered, verdicts)
-        case = _SearchEvidence(curve, ordered, slo, cores, expected, verdicts, warm_up, stop, outcome)
+        case = _SearchEvidence(curve, ordered, slo, cores, expected, verdicts, warm_up, stop, cost, outcome)
     limits = tuple(_judge_limits(case))
     breaches = [breach for cell in verdicts for breach in cell.breaches]
     if outcome is not None:  # One unlucky repetition far below is not what ends the curve.
@@ -87,6 +93,7 @@ def judge_curve(
         notes=tuple(notes),
         warm_up=warm_up,
         search=outcome,
+        cost=cost,
     )
 
 
@@ -136,7 +143,8 @@ class _CurveEvidence:
     repetitions: int
     cells: tuple[CellVerdict, ...]
     warm_up: WarmUp | None
-    stop: StopReason | None = None
+    stop: StopReason | None
+    cost: ServerCost
 
     @property
     def passed(self) -> dict[int, bool | None]:
@@ -365,10 +373,25 @@ def _judge_rate(case: _CurveEvidence, limit: Limit) -> LimitVerdict:
     return LimitVerdict(limit.name, Outcome.MISSED, "broken", figures)
 
 
+def _judge_cost(case: _CurveEvidence, limit: Limit) -> LimitVerdict:
+    """A cost is met or missed where its whole interval lies on one side of the limit."""
+    cost: Cost | None = getattr(case.cost, limit.name)
+    if cost is None:
+        return LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "unseen")
+    figures = {name: value for name, value in cost.to_json().items() if value is not None}
+    if cost.high is not None and limit.holds(cost.high):
+        return LimitVerdict(limit.name, Outcome.MET, "reached", figures)
+    if cost.low is not None and not limit.holds(cost.low):
+        return LimitVerdict(limit.name, Outcome.MISSED, "broken", figures)
+    few = cost.points < LEAST_POINTS
+    return LimitVerdict(limit.name, Outcome.INCONCLUSIVE, "few_points" if few else "open", figures)
+
+
 _JUDGES: Mapping[str, Callable[[_CurveEvidence, Limit], LimitVerdict]] = {
     "max_batch": _judge_max_batch,
     "batch_per_core": _judge_per_core,
     "rps": _judge_rate,
+    **{name: _judge_cost for name, kind in LIMITS.items() if kind.family == "cost"},
 }
 """How each limit that speaks of a whole curve is judged, by its name; a new one has to come in here."""
 
@@ -428,13 +451,24 @@ def view_sweep(record: SweepRecord, summaries: Sequence[CellSummary]) -> SweepVi
         by_curve.setdefault(summary.cell.curve.id, []).append(summary)
     going_on: dict[str, StopReason] = dict.fromkeys(record.searches, "running") if record.status == "running" else {}
     judged = replace(record, stops={**going_on, **record.stops})
-    return join_curves(record, [view_curve(judged, curve, by_curve.get(curve.id, ())) for curve in record.curves])
+    views: list[CurveView] = []
+    earlier: list[CellSummary] = []
+    for curve in record.curves:
+        measured = by_curve.get(curve.id, ())
+        views.append(view_curve(judged, curve, measured, earlier=earlier))
+        earlier += measured
+    return join_curves(record, views)
 
 
 def view_curve(
-    record: SweepRecord, curve: Curve, summaries: Sequence[CellSummary], cells: Sequence[CellVerdict] | None = None
+    record: SweepRecord,
+    curve: Curve,
+    summaries: Sequence[CellSummary],
+    cells: Sequence[CellVerdict] | None = None,
+    *,
+    earlier: Sequence[CellSummary] = (),
 ) -> CurveView:
-    """Judge one curve of a sweep; see `judge_curve` for `cells`."""
+    """Judge one curve of a sweep; see `judge_curve` for `cells` and `earlier`."""
     counted, set_aside = split_attempts(summaries)
     largest = max((summary.batch for summary in counted), default=0)
     slo, is_first = record.slos[record.curves.index(curve)], curve == record.curves[0]
@@ -451,6 +485,7 @@ def view_curve(
         warm_up=record.warm_up(curve.mode),
         search=record.searches.get(curve.id),
         stop=record.stops.get(curve.id),
+        earlier=earlier,
     )
     return CurveView(curve, counted, verdict, set_aside)
 

@@ -19,7 +19,7 @@ from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.results.outcome import Cost, Outcome
 
 from . import wording
 from .searches import CUT_SHORT
@@ -125,17 +125,31 @@ def summary_table(study: Study) -> Table:
             seconds_value(curve.best.latency("total") if curve.best else None),
             rate_value(curve.best.requests_per_second if curve.best else None),
             seconds_value(curve.startup_s),
-            size_value(curve.memory_per_session),
+            size_value(_cost_value(curve.verdict.cost.memory_per_session)),
+            seconds_value(_cost_value(curve.verdict.cost.cpu_per_step)),
         )
         for curve in study.curves
     ]
-    numbers = ("max batch", "cores", "batch per core", "total p99", "rps", "start-up", "memory per session")
-    notes = ["total p99, rps and memory are those at max batch", *reading_notes(curve.best for curve in study.curves)]
-    if any(row[-1].number is not None for row in rows):
-        notes.append("memory per session: what the server grew by since its smallest, per open session")
+    numbers = (
+        "max batch",
+        "cores",
+        "batch per core",
+        "total p99",
+        "rps",
+        "start-up",
+        "memory per session",
+        "CPU per step",
+    )
+    notes = ["total p99 and rps are those at max batch", *reading_notes(curve.best for curve in study.curves)]
+    if any(cell.number is not None for row in rows for cell in row[-2:]):
+        notes.append("memory per open session and CPU per step of the server: slopes over the batches")
     if _has_open_end(study):
         notes.append(_OPEN_NOTE)
     return _curve_table("summary", "Results", numbers, rows, notes)
+
+
+def _cost_value(cost: Cost | None) -> float | None:
+    return cost and cost.value
 
 
 def protocols_table(study: Study) -> Table:
@@ -188,6 +202,8 @@ def scaling_table(study: Study) -> Table:
             *((count_value(point.open_least),) if steady else ()),
             seconds_value(point.latency("total")),
             rate_value(point.requests_per_second),
+            size_value(point.rss_bytes),
+            seconds_value(point.cpu_per_step),
             Value(wording.scaling_note(curve.verdict, point.batch, point.success)),
         )
         for curve, point in points
@@ -197,6 +213,9 @@ def scaling_table(study: Study) -> Table:
     if steady:
         heads = ("batch", "sessions", "success", "open, least", *heads[2:])
         notes = (*notes, "a batch in a steady state is a number of slots; open, least is of the judged time")
+    if any(cell.number is not None for row in rows for cell in row[-3:-1]):
+        notes = (*notes, "server memory is its peak, server CPU all it used by the steps of the cell")
+    heads = (*heads, "server memory", "server CPU per step")
     return _curve_table("scaling", "Scaling", heads, rows, notes, ("behaviour",))
 
 

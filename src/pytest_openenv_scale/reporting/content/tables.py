@@ -19,6 +19,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 from . import verdicts, wording
 from .refusals import refusal_sentence
 from .searches import search_sentences
+from .server_cost import cost_sentence
 from .windows import check_windows, moment, unjudged_note, window_spans, windows_sentences
 from .wording import CHECK_MARKS, arrival_text, check_name, figure_text, visible_columns
 
@@ -352,7 +353,8 @@ def curve_remarks(view: CurveView, rows: Sequence[BatchPoint]) -> list[str]:
     ]
     sentences += [refusal_sentence(refusal) for refusal in verdict.refused]
     sentences += [reason.text for reason in verdicts.further_reasons(view)]
-    sentences += [wording.repetitions_note(rows), wording.few_sessions_note(rows), proxy_use_sentence(view)]
+    sentences += [wording.repetitions_note(rows), wording.few_sessions_note(rows)]
+    sentences += [proxy_use_sentence(view), cost_sentence(verdict)]
     return [sentence for sentence in sentences if sentence]
 
 
@@ -473,7 +475,7 @@ def rate_value(value: float | None) -> Value:
 
 def size_value(value: float | None) -> Value:
     """Return bytes as a cell."""
-    return Value(formatting.size(None if value is None else round(value)), value)
+    return MISSING if value is None else Value(formatting.binary_size(value), value)
 
 
 def factor_value(value: float | None) -> Value:

@@ -16,6 +16,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView
 
 from .refusals import error_words, incident_words
 from .searches import search_stop_words
+from .server_cost import cost_limit_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,7 @@ _OF_LIMIT: Mapping[str, Callable[[CurveView, LimitVerdict, Limit], str]] = {
     "rate": _rate,
     "hosts": _too_few_sessions,
     "open": _too_few_sessions,
+    "cost": lambda view, judged, limit: cost_limit_words(judged, limit),
 }
 """What became of a limit that speaks of the curve, by its family."""
 
@@ -390,6 +392,7 @@ _OF_BREACH: Mapping[str, Callable[[CurveView, Breach, CellSummary, str], str]] =
     "latency": _latency_breach,
     "hosts": _hosts_breach,
     "open": _open_breach,
+    "memory": lambda view, breach, summary, where: f"{breach_words(breach)} at {where}",
 }
 """A broken limit of a cell in words, by its family."""
 
@@ -478,6 +481,8 @@ def _hold(reason: Reason, where: str) -> str:
 def _unmeasurable(reason: Reason, where: str) -> str:
     limit = reason.limit
     lack = "no steady state was measured" if reason.cause == "not_steady" else "the curve has no wait"
+    if reason.cause == "unseen":
+        lack = "the server's processes cannot be seen from here"
     if reason.cause == "no_phase" and limit is not None:
         lack = f"no {limit.kind.phase} time was measured"
     return f"{limit} cannot be judged at {where}: {lack}"

@@ -12,6 +12,7 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content import verdicts, wording
 from pytest_openenv_scale.reporting.content.refusals import error_words, refusal_sentence
 from pytest_openenv_scale.reporting.content.searches import search_sentences
+from pytest_openenv_scale.reporting.content.server_cost import cost_sentence
 from pytest_openenv_scale.reporting.content.tables import host_spread_sentences, proxy_use_sentence
 from pytest_openenv_scale.reporting.content.windows import windows_sentences
 from pytest_openenv_scale.reporting.content.wording import batch_mark, batch_remark, render_seconds, visible_columns
@@ -117,6 +118,7 @@ def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: 
     for sentence in host_spread_sentences(view):
         page.add_sentence(sentence)
     page.add_sentence(proxy_use_sentence(view) or "", light=True)
+    page.add_sentence(cost_sentence(view.verdict) or "", light=True)
     page.add_sentence(wording.max_batch_sentence(view), bold=True)
     page.add_sentence(wording.certainty_sentence(view) or "", light=True)
     for sentence in search_sentences(view):

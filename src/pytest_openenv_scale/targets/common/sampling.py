@@ -41,6 +41,7 @@ class ProcessSampler:
         at_s = time.monotonic()
         processes = threads = rss = 0
         fullest: tuple[float, int, int | None] | None = None
+        all_descriptors = 0
         for process in self._process_tree():
             try:
                 with process.oneshot():
@@ -54,6 +55,7 @@ class ProcessSampler:
                 descriptors, limit = process.num_fds(), self._descriptor_limit(process)
             except psutil.Error:
                 continue
+            all_descriptors += descriptors
             share = descriptors / limit if limit else 0.0
             if fullest is None or share > fullest[0]:
                 fullest = (share, descriptors, limit)
@@ -67,6 +69,7 @@ class ProcessSampler:
             threads=threads,
             descriptors=fullest[1] if fullest else None,
             descriptor_limit=fullest[2] if fullest else None,
+            all_descriptors=all_descriptors if fullest else None,
         )
 
     def _process_tree(self) -> list[psutil.Process]:

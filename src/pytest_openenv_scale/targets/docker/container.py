@@ -190,6 +190,7 @@ class Container(Startable):
             processes=seen.processes,
             descriptors=seen.descriptors,
             descriptor_limit=seen.descriptor_limit,
+            all_descriptors=seen.all_descriptors,
             restarts=self.restarts(),
         )
 

@@ -263,7 +263,7 @@ def numbered_log_path(log_path: Path | None, number: int) -> Path | None:
 
 
 def sum_samples(samples: Iterable[ServerSample | None]) -> ServerSample | None:
-    """Add up samples of several servers; None where there is none. Descriptors are those of the fullest process."""
+    """Add up samples of several servers; None where there is none. `descriptors` are the fullest process's."""
     readable = [sample for sample in samples if sample is not None]
     if not readable:
         return None
@@ -277,6 +277,7 @@ def sum_samples(samples: Iterable[ServerSample | None]) -> ServerSample | None:
         descriptors=fullest.descriptors,
         descriptor_limit=fullest.descriptor_limit,
         restarts=_sum(sample.restarts for sample in readable),
+        all_descriptors=_sum(sample.all_descriptors for sample in readable),
     )
 
 
