@@ -18,6 +18,7 @@ DEFECTS: dict[str, type[Server]] = {
     "leaked_slots": slots.LeakedSlots,
     "leaked_slots_on_close": slots.LeakedSlotsOnClose,
     "slowly_leaked_slots": slots.SlowlyLeakedSlots,
+    "leaked_every_fortieth_slot": slots.LeakedEveryFortiethSlot,
     "deadlock_past_limit": slots.DeadlockPastLimit,
     "queues_past_limit": slots.QueuesPastLimit,
     "silent_hang": answers.SilentHang,

@@ -41,6 +41,12 @@ class SlowlyLeakedSlots(LeakedSlotsOnClose):
     every = 700
 
 
+class LeakedEveryFortiethSlot(LeakedSlotsOnClose):
+    """The same race: sound in one burst of as many sessions as it holds, and less and less of a server after it."""
+
+    every = 40
+
+
 class DeadlockPastLimit(Server):
     """`async with lock: await slot_free()`: who is too many waits with the lock that every step takes.
 

@@ -29,9 +29,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             yield f"http://{address}"
 
 
-async def swept(folder: Path, server: str, ping: str) -> tuple[PytestRun, int]:
+async def swept(folder: Path, server: str, ping: str, workload: str = f"waits=[{WAIT_S}]") -> tuple[PytestRun, int]:
     """A sweep of two sessions through a proxy that drops what is idle; and how many connections that dropped."""
-    mark = f"@pytest.mark.scaling(batches=[2], waits=[{WAIT_S}], modes='ws')\n@pytest.mark.slo(success=1.0)\n"
+    mark = f"@pytest.mark.scaling(batches=[2], {workload}, modes='ws')\n@pytest.mark.slo(success=1.0)\n"
     write_test(folder, f"{mark}def test_it(scaling):\n    scaling.run()\n")
     async with idle_proxy(server, IDLE_S) as proxy:
         options = ("--openenv-url", proxy.url, "--openenv-ping", ping)
@@ -61,3 +61,25 @@ async def test_without_pings_that_proxy_cuts_the_sessions(tmp_path: Path) -> Non
     # Those of the batch, and the session that plays alone before.
     assert dropped == 3
     assert (repetition["client"]["missed_pongs"], repetition["client"]["ping_s"]) == (0, None)
+
+
+THINKING = f"waits=[0.0], steps=2, think='{WAIT_S}s', arrival='steady=10s'"
+
+
+async def test_a_think_time_beyond_what_that_proxy_allows_is_held_by_pings(tmp_path: Path, server: str) -> None:
+    run, dropped = await swept(tmp_path, server, f"{PING_S}s", THINKING)
+    assert run.code == 0, run.output
+    (repetition,) = run.sweeps()[0]["curves"][0]["cells"][0]["repetitions"]
+    assert (repetition["success_rate"], repetition["client"]["missed_pongs"], dropped) == (1.0, 0, 0)
+    pauses = [pause for row in run.rows()["step_pauses"].to_pylist() for pause in row]
+    assert min(pauses) >= WAIT_S
+
+
+async def test_without_pings_a_steady_state_finds_that_proxy(tmp_path: Path) -> None:
+    with running_server() as (_, address):
+        run, dropped = await swept(tmp_path, f"http://{address}", "off", THINKING)
+    assert run.code == 1, run.output
+    (repetition,) = run.sweeps()[0]["curves"][0]["cells"][0]["repetitions"]
+    assert {(error["phase"], error["type"]) for error in repetition["errors"]} == {("think", "closed_early")}
+    # The session that plays alone before does not think.
+    assert (repetition["successful"], dropped) == (0, run.rows().num_rows)
