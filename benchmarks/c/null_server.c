@@ -4,9 +4,10 @@
  *
  * One epoll thread on 127.0.0.1; PORT 0 takes a free one, and the first line on stderr names it. Speaks the WebSocket
  * messages reset, step (waits wait_seconds), state and close at /ws, and GET /health, POST /reset, POST /step with
- * keep-alive. On SIGTERM it prints one JSON line: sessions seen, most open at once, and its own view of how long each
- * step took beyond the wait asked for (frame read -> reply written, seconds). A client's step latency minus this is
- * latency that the client invented.
+ * keep-alive; GET /steps counts the steps answered so far. On SIGTERM it prints one JSON line: sessions seen, most open
+ * at once, its own view of how long each step took beyond the wait asked for (frame read -> reply written, seconds), and
+ * of how long clients paused before a step (reply written -> frame read). A client's step latency minus the first is
+ * latency that the client invented; the second minus a think time that is always the same is how late it sent.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -36,6 +37,7 @@ typedef struct {
   int steps;
   int len; /* bytes in buf */
   unsigned long id;
+  double replied_at; /* when the last observation was written */
   unsigned char buf[4096];
 } Conn;
 
@@ -48,12 +50,17 @@ typedef struct {
   double wait;
 } Timer;
 
+/* Seconds, one value for every step. */
+typedef struct {
+  double *values;
+  int n, room;
+} Series;
+
 static Conn *slots;
 static int nslots, epfd, listener;
 static Timer *heap;
 static int nheap, capheap;
-static double *over; /* seconds beyond the wait, one for every step */
-static int nover, capover;
+static Series over, pauses; /* beyond the wait, and before the step */
 static long opened, open_now, peak, refused, max_sessions;
 static unsigned long next_id = 1;
 static volatile sig_atomic_t stop;
@@ -179,6 +186,7 @@ static void put_observation(Conn *c, double waited) {
                    "\"host_url\":\"null:0\",\"step_count\":%d},\"reward\":null,\"done\":false}%s",
                    http ? "" : "{\"type\":\"observation\",\"data\":", waited, getpid(), c->id, c->steps,
                    http ? "" : "}");
+  c->replied_at = now();
   if (http) {
     c->http = 0;
     put_response(c, "200 OK", s, n);
@@ -224,18 +232,18 @@ static Timer pop(void) {
   return top;
 }
 
-static void keep(double seconds) {
-  if (nover == capover) {
-    capover = capover ? capover * 2 : 4096;
-    over = realloc(over, capover * sizeof *over);
+static void keep(Series *series, double seconds) {
+  if (series->n == series->room) {
+    series->room = series->room ? series->room * 2 : 4096;
+    series->values = realloc(series->values, series->room * sizeof *series->values);
   }
-  over[nover++] = seconds;
+  series->values[series->n++] = seconds;
 }
 
 static void answer_step(Timer t) {
   t.c->steps++;
   put_observation(t.c, t.wait);
-  keep(now() - t.read_at - t.wait);
+  keep(&over, now() - t.read_at - t.wait);
 }
 
 static void answer_due(void) {
@@ -252,6 +260,7 @@ static void step(Conn *c, const char *s) {
   double wait = found ? atof(strchr(found, ':') + 1) : 0;
   double at = now();
   Timer timer = {at + wait, at, c, c->id, wait};
+  keep(&pauses, at - c->replied_at);
   if (wait > 0)
     push(timer);
   else
@@ -340,6 +349,8 @@ static int request(Conn *c, char *end) {
     reset(c);
   } else if (!strncmp(h, "GET /health", 11)) {
     put_response(c, "200 OK", "{\"status\":\"healthy\"}", 20);
+  } else if (!strncmp(h, "GET /steps", 10)) {
+    put_response(c, "200 OK", s, snprintf(s, sizeof s, "{\"steps\":%d}", over.n));
   } else {
     put_response(c, "404 Not Found", "{}", 2);
   }
@@ -418,6 +429,7 @@ static void welcome(int fd) {
   c->fd = fd;
   c->upgraded = c->http = c->steps = c->len = 0;
   c->id = next_id++;
+  c->replied_at = now();
   watch(fd, c);
 }
 
@@ -493,13 +505,20 @@ static int by_value(const void *a, const void *b) {
   return (d > 0) - (d < 0);
 }
 
+/* Return the value that this share of a series is at most, in seconds; sorts it. */
+static double percentile(Series *series, double share) {
+  qsort(series->values, series->n, sizeof *series->values, by_value);
+  if (!series->n) return 0;
+  return series->values[share == .5 ? series->n / 2 : (int)((series->n - 1) * share)];
+}
+
 static void tell_truth(void) {
   struct rusage u;
-  qsort(over, nover, sizeof *over, by_value);
   getrusage(RUSAGE_SELF, &u);
   printf("{\"sessions\": %ld, \"peak_open\": %ld, \"refused\": %ld, \"steps\": %d, \"step_over_p50\": %.6f, "
-         "\"step_over_p99\": %.6f, \"cpu_seconds\": %.3f}\n",
-         opened, peak, refused, nover, nover ? over[nover / 2] : 0, nover ? over[(int)((nover - 1) * .99)] : 0,
+         "\"step_over_p99\": %.6f, \"pause_p50\": %.6f, \"pause_p99\": %.6f, \"cpu_seconds\": %.3f}\n",
+         opened, peak, refused, over.n, percentile(&over, .5), percentile(&over, .99), percentile(&pauses, .5),
+         percentile(&pauses, .99),
          u.ru_utime.tv_sec + u.ru_stime.tv_sec + (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e-6);
 }
 

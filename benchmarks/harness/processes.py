@@ -7,9 +7,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Timer
 
 from .machine import pinned_to
@@ -27,10 +28,19 @@ class Ended:
     wall_s: float
 
 
-def run_pinned(command: Sequence[str], core: int, environment: Mapping[str, str] | None = None) -> Ended:
-    """Run a program to its end on one core; what it started ends with it, at the latest after ten minutes.
+def run_pinned(
+    command: Sequence[str],
+    core: int,
+    environment: Mapping[str, str] | None = None,
+    *,
+    folder: Path | None = None,
+    patience_s: float = PATIENCE_S,
+    started: Callable[[int], object] | None = None,
+) -> Ended:
+    """Run a program to its end on one core; what it started ends with it, at the latest after `patience_s` seconds.
 
-    `environment` stands in for this process's.
+    `environment` stands in for this process's, and `folder` for its working directory; `started` is told the process
+    id, and that process goes on meanwhile.
     """
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as complaints:
         began = time.perf_counter()
@@ -41,12 +51,15 @@ def run_pinned(command: Sequence[str], core: int, environment: Mapping[str, str]
                 stdout=output,
                 stderr=complaints,
                 env=environment,
+                cwd=folder,
                 start_new_session=True,
             )
-        patience = Timer(PATIENCE_S, _end, [process.pid])
+        patience = Timer(patience_s, _end, [process.pid])
         patience.daemon = True
         patience.start()
         try:
+            if started is not None:
+                started(process.pid)
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         finally:

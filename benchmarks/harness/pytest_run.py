@@ -13,6 +13,7 @@ from typing import Any
 from .problem import Problem
 
 _PYTEST = ("pytest", "-p", "no:cacheprovider", "-c", "pytest.ini", "--rootdir", ".")
+_REPORT = "report.json"
 _SWEEP = ("--pyargs", "pytest_openenv_scale.suite", "-m", "scaling")
 
 
@@ -28,12 +29,11 @@ def judged_curve(command: list[str], patience_s: float) -> tuple[int, dict[str, 
     Raises:
         Problem: pytest ended without a report, or not within so many seconds.
     """
-    with tempfile.TemporaryDirectory(prefix="openenv-scale-bench-") as folder:
-        report = Path(folder) / "report.json"
-        (Path(folder) / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    with tempfile.TemporaryDirectory(prefix="openenv-scale-bench-") as name:
+        folder = Path(name)
         try:
             done = subprocess.run(
-                [sys.executable, *command, "--openenv-json", str(report), "--openenv-results", "none"],
+                [sys.executable, *command, *reporting_in(folder)],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -43,8 +43,22 @@ def judged_curve(command: list[str], patience_s: float) -> tuple[int, dict[str, 
             )
         except subprocess.TimeoutExpired:
             raise Problem(f"pytest did not end within {patience_s:.0f} s: {shlex.join(command[1:])}") from None
-        if not report.exists():
-            last_line = (done.stdout.strip() or done.stderr.strip() or "it said nothing").splitlines()[-1]
-            raise Problem(f"pytest ended with code {done.returncode} and no report: {last_line}")
-        (curve,) = json.loads(report.read_text())["sweeps"][0]["curves"]
-    return done.returncode, curve
+        return done.returncode, curve_in(folder, done.stdout.strip() or done.stderr.strip())
+
+
+def reporting_in(folder: Path) -> list[str]:
+    """Prepare a folder for pytest to run in, and return the options that leave there what `curve_in` reads."""
+    (folder / "pytest.ini").write_text("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+    return ["--openenv-json", str(folder / _REPORT), "--openenv-results", "none"]
+
+
+def curve_in(folder: Path, output: str) -> dict[str, Any]:
+    """Return the one curve of the report in a folder where pytest has run and said `output`.
+
+    Raises:
+        Problem: there is no report.
+    """
+    if not (folder / _REPORT).exists():
+        raise Problem(f"pytest ended without a report: {(output or 'it said nothing').splitlines()[-1]}")
+    (curve,) = json.loads((folder / _REPORT).read_text())["sweeps"][0]["curves"]
+    return curve

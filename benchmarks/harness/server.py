@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from urllib.request import urlopen
 
 from .machine import pinned_to
 from .problem import Problem
@@ -15,13 +16,19 @@ from .problem import Problem
 
 @dataclass(frozen=True)
 class Truth:
-    """What the server saw: `step_over_*` is how long steps took beyond their wait, in seconds."""
+    """What the server saw, in seconds.
+
+    `step_over_*` is how long steps took beyond their wait, `pause_*` how long clients waited between a reply and the
+    next step.
+    """
 
     sessions: int
     peak_open: int
     steps: int
     step_over_p50: float
     step_over_p99: float
+    pause_p50: float
+    pause_p99: float
 
 
 class NullServer:
@@ -48,6 +55,11 @@ class NullServer:
             raise Problem(f"the null server does not start: {line.strip() or 'it said nothing'}")
         self.port = int(line.rpartition(":")[2])
         return self
+
+    def count_steps(self) -> int:
+        """Ask the server how many steps it has answered so far."""
+        with urlopen(f"http://127.0.0.1:{self.port}/steps", timeout=30) as answer:
+            return json.load(answer)["steps"]
 
     def stop(self) -> Truth:
         """End the server and return what it saw."""

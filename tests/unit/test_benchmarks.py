@@ -231,6 +231,48 @@ def test_latency_planted_in_a_client_is_what_truth_finds(compiler, monkeypatch):
 
 
 @pytest.mark.real
+def test_steady_cost_puts_what_clients_tell_beside_what_the_server_saw(compiler, tmp_path):
+    state = ("--sessions", 20, "--seconds", 17, "--ramp", 1, "--think", 0.5, "--steps", 2, "--fixed")
+    (only,) = figures(tmp_path, "steady_cost.py", *state)["runs"]
+    assert only.keys() - {"k6", "locust"} == {"ours"}
+    for client in only.values():
+        assert client["ok"] == 1.0
+        assert 0 < client["peak_open"] <= 20
+        # No step was sent before its think time was over.
+        assert 0 <= client["seen_late_p50"] <= client["seen_late_p99"]
+        assert client["cpu_s_per_1000_steps"] > 0
+
+
+@pytest.mark.real
+def test_steps_that_a_client_sends_late_are_what_the_server_saw(compiler, monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import steady_cost
+    from harness.bench import set_up
+    from harness.steady import SteadyClient, SteadyState, play_steady
+
+    late = (
+        "import json, sys, time\n"
+        "from websockets.sync.client import connect\n"
+        "with connect(sys.argv[1], compression=None, proxy=None) as socket:\n"
+        "    for message in ('reset', *['step'] * 20):\n"
+        "        time.sleep(0.5)\n"
+        "        socket.send(json.dumps({'type': message, 'data': {'wait_seconds': 0}}))\n"
+        "        socket.recv()\n"
+        "print(json.dumps(dict.fromkeys(('ok', 'step_p50', 'step_p99', 'late_p50', 'late_p99'), 0)))\n"
+    )
+    client = SteadyClient(
+        "late",
+        lambda state, port, folder: [sys.executable, "-c", late, f"ws://127.0.0.1:{port}/ws"],
+        lambda folder, output: json.loads(output),
+    )
+    state = SteadyState(slots=1, seconds=10.0, ramp=0.0, steps=20, think=0.1, exponential=False)
+    with set_up(1) as bench:
+        report = steady_cost.figures(state, play_steady(bench, client, state))
+    assert (report["peak_open"], report["late_p99"]) == (1, 0)
+    assert report["seen_late_p50"] > 250
+
+
+@pytest.mark.real
 def test_size_reports_what_pytest_found(tmp_path):
     report = figures(tmp_path, "size.py", 20, "--wait", 0.1)
     size_figures = report["20"]
