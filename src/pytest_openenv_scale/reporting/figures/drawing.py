@@ -317,8 +317,8 @@ def draw_concurrency(figure: content.FigureContent) -> Any:
     """Draw sessions over time with plotnine."""
     names = {panel: _two_lines(panel, 46) for panel in figure.facts["panels"]}
     order = list(names.values())
-    lines = data_frame(renamed_panels(figure, "lines", names), panel=order, measure=[ASKED, OPEN, STEPPING])
-    filled = lines[lines["measure"] == STEPPING]
+    lines = data_frame(renamed_panels(figure, "lines", names), panel=order, measure=figure.facts["measures"])
+    stepping = lines[lines["measure"] == STEPPING]
     top = lines.groupby("panel", observed=True)["sessions"].max()
     peaks = data_frame(renamed_panels(figure, "peaks", names), panel=order)
     peaks["top"] = [float(top[panel]) * 1.03 for panel in peaks["panel"]]
@@ -327,10 +327,12 @@ def draw_concurrency(figure: content.FigureContent) -> Any:
         OPEN: content.PHASES["connect"],
         STEPPING: content.PHASES["reset"],
     }
+    shade: dict[str, Any] = {"fill": colours[STEPPING], "alpha": 0.3, "colour": "none"}
+    filled: Any = [p9.geom_polygon(p9.aes(group="panel"), _areas(stepping), **shade)] if len(stepping) else []
     grid = PanelGrid(len(order), [ASKED], height=1.55, scales="free", strip=0.48)
     return (
         p9.ggplot(lines, p9.aes("seconds", "sessions", colour="measure"))
-        + p9.geom_polygon(p9.aes(group="panel"), _areas(filled), fill=colours[STEPPING], alpha=0.3, colour="none")
+        + filled
         + p9.geom_step(p9.aes(linetype="measure", size="measure"), direction="hv")
         + p9.geom_text(
             p9.aes(x=0, y="top", label="text"),
