@@ -55,7 +55,7 @@ class TestOneLine:
         larger = steady(64, repetition=2, windows=steady_windows(rss_bytes=400_000_000))
         (sentence,) = windows_sentences(a_sweep(steady(64), larger).curves[0])
         assert sentence.startswith("64 slots, 10 windows of 5 s in each of 2 repetitions: ")
-        assert "memory 211 to 404 MB" in sentence
+        assert "memory 201 to 386 MiB" in sentence
 
     def test_what_no_window_tells_is_left_out(self):
         silent = tuple(replace(window, rss_bytes=None, step_p99_s=None) for window in steady_windows())

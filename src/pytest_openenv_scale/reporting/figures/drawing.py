@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, inf, log10
+from math import ceil, floor, inf, log, log10
 from typing import Any
 
 import pandas as pd
@@ -450,7 +450,8 @@ class _WindowAxis:
         if measure == SUCCESS:
             low = next(low for low in (0.9, 0.5, 0.0) if low <= least)
             return cls(place, low, 1.0, [low, (1 + low) / 2, 1.0])
-        return cls(place, 0.0, most or 1.0, content.round_ticks(most, 4))
+        unit = 1024.0 ** floor(log(most, 1024)) if measure == MEMORY and most > 0 else 1.0
+        return cls(place, 0.0, most or 1.0, [tick * unit for tick in content.round_ticks(most / unit, 4)])
 
     def position(self, value: float) -> float:
         """Return where a value stands."""
@@ -465,7 +466,7 @@ _OF_MEASURE: dict[str, Callable[[Sequence[float]], list[str]]] = {
     SESSIONS_OPEN: lambda ticks: [content.batch_text(tick) for tick in ticks],
     STEPS: seconds_ticks,
     SUCCESS: lambda ticks: [f"{tick * 100:.0f} %" for tick in ticks],
-    MEMORY: lambda ticks: [formatting.size(round(tick)) for tick in ticks],
+    MEMORY: lambda ticks: [formatting.binary_size(tick) for tick in ticks],
 }
 """How the axis of each measure names its values."""
 
