@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 import pytest
@@ -112,6 +113,7 @@ class Wire(Connection):
 
 class Batch:
     holding = False
+    ends = math.inf
 
     def connected(self) -> None: ...
 

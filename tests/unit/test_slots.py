@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from playing import order, play
+from playing import order, play, play_share
 from pytest_openenv_scale.client.handshake import read_retry_after
-from pytest_openenv_scale.config.think import ThinkTimes, parse_think
+from pytest_openenv_scale.config.think import ThinkTime, ThinkTimes, parse_think
+from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.parsing import Arrival
 from pytest_openenv_scale.load import worker_share
 from pytest_openenv_scale.load.arrivals import LONGEST_PAUSE_S, Slots, plan_arrivals
@@ -126,6 +128,43 @@ async def quick(peer: Peer) -> None:
     while (await peer.asked())["type"] != "close":
         peer.say(observation())
     await peer.part()
+
+
+@pytest.mark.parametrize("done_at", [0, 5], ids=["never done", "done at step 5"])
+async def test_a_session_that_plays_on_is_reset_after_every_episode_and_ends_with_the_time(done_at: int):
+    heard: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        steps = 0
+        while (message := await peer.asked())["type"] != "close":
+            heard.append("reset" if message["type"] == "reset" else message["data"]["move"])
+            steps += message["type"] == "step"
+            peer.say(observation(done=message["type"] == "step" and steps == done_at))
+        await peer.part()
+
+    moves = Workload(({"move": "a"}, {"move": "b"}, {"move": "c"}))
+    async with scripted(script) as server:
+        request = order(server.url, steps=1000, arrival="steady=2", workload=moves, think=ThinkTime("fixed", (0.1,)))
+        share, _ = await play_share(replace(request, episode_steps=3))
+    (row,) = share.rows
+    assert (row.success, row.judged, row.slot) == (True, False, 0)
+    assert row.closed_s is not None
+    assert 2.0 <= row.closed_s < 4.0
+    assert row.steps_done == len(heard) - heard.count("reset")
+    begun = ["reset", "a", "b", "c"]
+    expected = [*begun, "reset", "a", "b", "reset", "c"] if done_at else [*begun, *begun, "reset"]
+    assert heard[: len(expected)] == expected
+
+
+async def test_a_session_that_plays_on_is_followed_by_another_once_it_took_all_its_steps():
+    async with scripted(quick) as server:
+        request = order(server.url, steps=7, arrival="steady=2", think=ThinkTime("fixed", (0.1,)))
+        share, _ = await play_share(replace(request, episode_steps=3))
+    *full, last = sorted(share.rows)
+    assert full
+    assert {row.steps_done for row in full} == {7}
+    assert last.steps_done <= 7
 
 
 async def quick_http(peer: Peer) -> None:

@@ -38,6 +38,9 @@ class CellRequest:
     """How long a session waits after a reply before its next step."""
     most_failures: int | None = None
     """With more failed sessions no other begins, as the cell has failed for certain; None: all begin."""
+    episode_steps: int | None = None
+    """After so many steps a WebSocket session of a steady state is reset, as after `done`, and plays on until time is
+    up; None: it takes its steps, also where time is up before."""
 
 
 class AnsweredError(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from array import array
 from collections.abc import Callable, Mapping, Sequence
@@ -163,6 +164,8 @@ class SessionScript:
     step_timeout: float
     next_action: Callable[[int, Any], Mapping[str, Any]] | None = None
     """Makes the action of a step from its number and the last observation, where `steps` are not known beforehand."""
+    episode_steps: int = sys.maxsize
+    """After so many steps the session is reset, and the actions begin anew."""
 
 
 class Pace:
@@ -183,6 +186,8 @@ class BatchEvents(Protocol):
     """What a session reports to the batch it belongs to."""
 
     holding: bool
+    ends: float
+    """The clock time from which on a session takes no further step."""
     send_lags: array[float]
     """How late steps were sent whose think time was over, in seconds."""
 
@@ -335,7 +340,7 @@ class WebSocketSession:
 
     def _step(self) -> None:
         script = self._script
-        steps, number = script.steps, len(self.record.steps)
+        steps, number = script.steps, len(self.record.steps) % script.episode_steps
         self.phase = "step"
         self._send(steps[number] if number < len(steps) else steps[-1], script.step_timeout)
 
@@ -349,13 +354,14 @@ class WebSocketSession:
             self._note_pause(pace, latency)
         if answer.server_info is not None:
             record.note_step(answer.server_info)
-        if len(record.steps) == script.step_count or (answer.done and script.until_done):
+        number = len(record.steps)
+        if number == script.step_count or (answer.done and script.until_done) or at >= self._batch.ends:
             record.finished_steps = True
             record.look_at("step", error_in_text(text))
             self.phase = "close"
             self._closing = True
             self._send(_CLOSE_MESSAGE, script.timeout)
-        elif answer.done:
+        elif answer.done or number % script.episode_steps == 0:
             self.phase = "reset"
             self._send(script.reset, script.timeout)
         else:
@@ -418,7 +424,8 @@ class ObservingSession(KeptSession):
         self.phase = "step"
         began = time.perf_counter()
         try:
-            action = script.next_action(len(record.steps), messages.observation_in(self._last_answer))
+            number = len(record.steps) % script.episode_steps
+            action = script.next_action(number, messages.observation_in(self._last_answer))
         except WorkloadError as error:
             self._give_up("client_limit", "action", str(error))
             return

@@ -65,6 +65,7 @@ class WorkerShare:
         """Sessions that began and whose rows have not left."""
         self._arrivals: Arrivals
         self._judged_from, self._judged_until = -inf, inf
+        self.ends = inf
         self._start_signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._all_finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._started = self._started_wall_clock = 0.0
@@ -106,6 +107,7 @@ class WorkerShare:
         request = self._assignment.request
         make_action = request.workload.maker(self._cell.wait)
         step_timeout = request.timeout_s + (self._cell.wait or 0.0)
+        episode_steps = request.episode_steps or self._cell.steps
         if self._cell.mode == "http":
             # Only where it is needed, and before the cell begins: it costs a load process 0.2 s and 11 MB.
             from .http_share import HttpWorkerShare
@@ -128,6 +130,7 @@ class WorkerShare:
                 timeout=request.timeout_s,
                 step_timeout=step_timeout,
                 next_action=partial(make_action, number) if make_action.observes else None,
+                episode_steps=episode_steps,
             )
 
         def encode_reset(number: int) -> bytes:
@@ -140,10 +143,10 @@ class WorkerShare:
             return [Message(action) for action in actions]
 
         if request.workload.per_session:
-            length = 0 if make_action.observes else self._cell.steps
+            length = 0 if make_action.observes else episode_steps
             self._script_for = self._encoded_ahead(lambda number: script(number, encode(number, length)))
             return
-        actions = encode(0, min(self._cell.steps, len(request.workload.actions)))
+        actions = encode(0, min(episode_steps, len(request.workload.actions)))
         if request.workload.seeded:
             self._script_for = self._encoded_ahead(lambda number: script(number, actions))
         else:
@@ -189,6 +192,8 @@ class WorkerShare:
             self._judged_from = self._started + self._arrival.ramp
         if self._arrival.kind == "steady":
             self._judged_until = self._started + (self._arrival.seconds or inf)
+            if self._assignment.request.episode_steps is not None:
+                self.ends = self._judged_until
         self._arrivals = plan_arrivals(self._arrival, self._assignment, self._started)
         tick_task = asyncio.create_task(self._run_ticks())
         try:
