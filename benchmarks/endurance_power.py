@@ -1,7 +1,8 @@
 """What the endurance check says of made-up soaks: how often one that rises is missed, unsure or met, and a flat one.
 
-A soak is 24 windows of a server at 20 ms, four fifths of them judged. Its windows scatter around their line by a share
-of it, correlated from one to the next, and some stand out, 1.5 to 4 times as slow, as on a machine that stalls.
+A soak is of 20 s and a server at 20 ms; the last 16 s, a window each, are judged. The windows scatter around their
+line by a share of it, correlated from one to the next, and some stand out, 1.5 to 4 times as slow, as on a machine that
+stalls.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from itertools import product
 
 from harness.program import options, positive, print_table, start, write_json
 
-WINDOWS, LENGTH_S, LEVEL_S = 24, 20.0, 0.020
+WARM_UP_S, LENGTH_S, LEVEL_S = 4, 20, 0.020
 CORRELATION = 0.5
 RISES = (0.0, 0.5, 1.0, 2.0, 4.0)
 SCATTERS = (0.02, 0.1, 0.2)
@@ -47,12 +48,12 @@ def main() -> None:
 
 
 def soak(draw: random.Random, rise: float, scatter: float, outliers: float) -> list[float]:
-    """Return the p50 of every window, in seconds."""
+    """Return the p50 of every second after the warm-up, in seconds; it rises over the whole soak."""
     latencies: list[float] = []
     deviation = draw.gauss(0, 1)
-    for window in range(WINDOWS):
+    for second in range(WARM_UP_S, LENGTH_S):
         deviation = CORRELATION * deviation + (1 - CORRELATION**2) ** 0.5 * draw.gauss(0, 1)
-        latency = LEVEL_S * (1 + rise * window / (WINDOWS - 1)) * max(0.1, 1 + scatter * deviation)
+        latency = LEVEL_S * (1 + rise * second / (LENGTH_S - 1)) * max(0.1, 1 + scatter * deviation)
         latencies.append(latency * (draw.uniform(1.5, 4) if draw.random() < outliers else 1))
     return latencies
 
@@ -60,12 +61,14 @@ def soak(draw: random.Random, rise: float, scatter: float, outliers: float) -> l
 def verdict(latencies: list[float]) -> str:
     """Return what the check says of a soak whose windows had these medians and nothing else to tell."""
     from pytest_openenv_scale.checks.under_load.endurance import judge
-    from pytest_openenv_scale.checks.under_load.soak import Soak, Window
+    from pytest_openenv_scale.checks.under_load.soak import Soak
+    from pytest_openenv_scale.metrics.windows import Window
 
-    windows = [
-        Window(LENGTH_S * (number + 1) / WINDOWS, 400, 0, latency, latency) for number, latency in enumerate(latencies)
-    ]
-    return judge(Soak(8, LENGTH_S, windows)).outcome.value
+    windows = tuple(
+        Window(float(second), second + 1.0, True, steps=400, step_p50_s=latency)
+        for second, latency in enumerate(latencies, WARM_UP_S)
+    )
+    return judge(Soak(8, float(LENGTH_S), windows, others_cores=(None,) * len(windows))).outcome.value
 
 
 if __name__ == "__main__":

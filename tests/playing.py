@@ -6,13 +6,16 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.config.think import ThinkTime
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import DIRECT, Network
+from pytest_openenv_scale.load.client_health import ClientStats
 from pytest_openenv_scale.load.ipc import BatchReady, CellRequest, Prepare, RowBlock, ShareProgress, ShareResult
+from pytest_openenv_scale.load.runner import CellResult, LoadProgress
 from pytest_openenv_scale.load.worker_share import WorkerShare
 from pytest_openenv_scale.results.cell import SessionRow
 from scripted_server import Peer, scripted
@@ -49,7 +52,10 @@ def order(
 
 
 async def play_share(
-    request: CellRequest, process: int = 0, processes: int = 1
+    request: CellRequest,
+    process: int = 0,
+    processes: int = 1,
+    on_progress: Callable[[ShareProgress], None] = lambda progress: None,
 ) -> tuple[ShareResult, list[ShareProgress]]:
     """Run one process's share of a cell here; a hold is released as soon as it is up.
 
@@ -63,6 +69,7 @@ async def play_share(
             asyncio.get_running_loop().call_soon(share.release)
         elif isinstance(event, ShareProgress):
             progress.append(event)
+            on_progress(event)
         elif isinstance(event, RowBlock):
             rows.extend(event.rows)
 
@@ -71,6 +78,18 @@ async def play_share(
     share.start(time.perf_counter(), time.time())
     result = await asyncio.wait_for(share.run(), 60)
     return replace(result, rows=[*rows, *result.rows]), progress
+
+
+async def play_cell(request: CellRequest, on_progress: Callable[[LoadProgress], None]) -> CellResult:
+    """Run a cell here, as load processes would."""
+    began, started_at = time.perf_counter(), datetime.now(UTC)
+
+    def report(share: ShareProgress) -> None:
+        elapsed_s = time.perf_counter() - began
+        on_progress(LoadProgress(request.cell.batch, share.open, share.finished, share.failed, elapsed_s))
+
+    result, _ = await play_share(request, on_progress=report)
+    return CellResult(result.rows, result.wall_s, started_at, ClientStats(cpu_s=(result.cpu_s,)), ())
 
 
 async def play(*urls: str, **details: Any) -> list[SessionRow]:

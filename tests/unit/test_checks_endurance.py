@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import psutil
 import pytest
+from cells import a_row
 from hypothesis import given
 from hypothesis import strategies as st
 
-from checking_subjects import make_subject
-from defects.running import in_process
+from checking_subjects import make_subject, served
 from goldens import Golden
-from pytest_openenv_scale.checks.run import run_check
-from pytest_openenv_scale.checks.session import Answer
-from pytest_openenv_scale.checks.under_load import endurance
-from pytest_openenv_scale.checks.under_load.soak import LostSession, Soak, Window
-from pytest_openenv_scale.core.endpoint import ServerSample
-from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult, Transcript
+from playing import cell, order, play_cell
+from pytest_openenv_scale.checks.under_load import endurance, soak
+from pytest_openenv_scale.checks.under_load.soak import Soak, play_in_processes
+from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
+from pytest_openenv_scale.load.ipc import CellRequest
+from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadProgress
+from pytest_openenv_scale.metrics.windows import Window
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 from scripted_server import Peer, error, observation, scripted
 
 pytestmark = pytest.mark.usefixtures("quick_waits")
@@ -27,39 +32,47 @@ pytestmark = pytest.mark.usefixtures("quick_waits")
 MIB = 1024**2
 
 
-def soaked(defect: str, soak_s: float, **changes: Any) -> CheckResult:
-    with in_process(defect) as (pid, address):
-        process = psutil.Process(pid)
+@pytest.fixture(autouse=True)
+def slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fifth of the steps: they are played one by one, however quickly time passes."""
+    monkeypatch.setattr(soak, "_STEPS_PER_S", 100)
 
-        def sample() -> ServerSample:
-            return ServerSample(
-                0.0,
-                1,
-                sum(process.cpu_times()[:2]),
-                process.memory_info().rss,
-                process.num_threads(),
-                process.num_fds(),
-            )
 
-        subject = make_subject(
-            f"http://{address}", endpoint={"sampler": sample}, soak_s=soak_s, timeout_s=10.0, **changes
+async def soaked(url: str, **changes: Any) -> CheckResult:
+    """What the check says of a server in this loop, after a soak of 10 s where nothing else is asked for."""
+    process = psutil.Process()
+
+    def sample() -> ServerSample:
+        return ServerSample(
+            0.0,
+            1,
+            sum(process.cpu_times()[:2]),
+            process.memory_info().rss,
+            process.num_threads(),
+            process.num_fds(),
         )
-        return run_check(subject, endurance.steady_soak)
+
+    subject = make_subject(url, endpoint={"sampler": sample}, **{"soak_s": 10.0, "max_sessions": 4, **changes})
+    return await endurance.steady_soak(subject, play_cell)
 
 
-def test_a_sound_server_stays_as_it_is() -> None:
-    result = soaked("none", 2.0)
+async def test_a_sound_server_stays_as_it_is() -> None:
+    async with served("none") as url:
+        result = await soaked(url)
     assert result.outcome is CheckOutcome.MET, result
-    assert result.figures["sessions"] == 4
-    assert result.figures["windows"] == 24
-    assert len(result.series["step_p50_s"]) == len(result.series["rss_bytes"]) == 24
+    assert result.figures["sessions"] == 2
+    assert result.figures["windows"] == 8
+    assert len(result.series["step_p50_s"]) == len(result.series["rss_bytes"]) == len(result.series["others_cores"])
     assert sum(step or 0 for step in result.series["steps"]) == result.figures["steps"]
-    assert all(value for value in result.series["rss_bytes"])
-    assert None not in result.series["others_cores"]
+    assert result.series["at_s"] == (2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0)
+    assert None not in result.series["rss_bytes"]
+    assert None not in result.series["others_cores"][1:]
 
 
-def test_memory_that_every_step_leaves_is_found_with_how_much() -> None:
-    result = soaked("memory_per_step", 3.0)
+async def test_memory_that_every_step_leaves_is_found_with_how_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak, "_STEPS_PER_S", 500)
+    async with served("memory_per_step") as url:
+        result = await soaked(url, soak_s=20.0)
     assert result.outcome is CheckOutcome.MISSED, result
     assert "memory grows by 8." in result.headline
     low, high = result.figures["memory_per_step_low_bytes"], result.figures["memory_per_step_high_bytes"]
@@ -75,71 +88,161 @@ async def test_a_soak_of_nothing_is_skipped() -> None:
     assert (result.outcome, "--openenv-soak 0" in result.headline) == (CheckOutcome.SKIPPED, True)
 
 
-async def test_sessions_that_end_in_the_midst_say_when_and_how() -> None:
+def playing_until(ends: Callable[[Peer, int], Awaitable[bool]]) -> Callable[[Peer], Awaitable[None]]:
+    """A server that answers every message, until `ends` has ended the session at a step, counted from 1 in it."""
+
     async def script(peer: Peer) -> None:
         await peer.accept()
         steps_heard = 0
         while (message := await peer.asked())["type"] != "close":
             steps_heard += message["type"] == "step"
+            if message["type"] == "step" and await ends(peer, steps_heard):
+                return
             peer.say(observation())
-            if steps_heard == 60 and peer.number > 2:
-                await peer.part(1011)
+        await peer.part()
+
+    return script
+
+
+async def ended(peer: Peer, how: int | str) -> bool:
+    """End a session with a code of WebSocket, or with an error in these words."""
+    if isinstance(how, str):
+        peer.say(error("EXECUTION_ERROR", how))
+    await peer.part(how if isinstance(how, int) else 1000)
+    return True
+
+
+async def test_sessions_that_end_in_the_midst_say_when_and_how() -> None:
+    async def ends(peer: Peer, step: int) -> bool:
+        return step == 60 and peer.number > 2 and await ended(peer, 1011)
+
+    async with scripted(playing_until(ends)) as server:
+        result = await soaked(server.url)
+    assert result.outcome is CheckOutcome.MISSED
+    assert "all 2 sessions were lost" in result.headline
+    assert "1011 in step" in result.headline
+    lost = [detail for detail in result.details if "was lost after" in detail]
+    assert len(lost) == 5
+    assert all("59 steps of its own: 1011 in step (the server closed the session)" in detail for detail in lost)
+
+
+async def test_a_session_that_ends_with_its_episode_is_lost() -> None:
+    async def ends(peer: Peer, step: int) -> bool:
+        return step == 101 and await ended(peer, 1011)
+
+    async with scripted(playing_until(ends)) as server:
+        result = await soaked(server.url)
+    assert "all 2 sessions were lost" in result.headline
+
+
+async def test_episodes_end_after_a_hundred_steps_and_sessions_with_the_soak() -> None:
+    resets: Counter[int] = Counter()
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        while (message := await peer.asked())["type"] != "close":
+            resets[peer.number] += message["type"] == "reset"
+            peer.say(observation())
         await peer.part()
 
     async with scripted(script) as server:
-        result = await endurance.steady_soak(make_subject(server.url, max_sessions=4))
-    assert result.outcome is CheckOutcome.MISSED
-    assert "all 2 sessions were lost" in result.headline
-    assert "closed with 1011" in result.headline
-    assert any("closed with 1011" in line.text for line in result.transcripts[0].said)
-
-
-async def test_a_session_that_ends_with_its_episode_is_lost_once() -> None:
-    async def script(peer: Peer) -> None:
-        await peer.accept()
-        steps_heard = 0
-        while (message := await peer.asked())["type"] != "close":
-            steps_heard += message["type"] == "step"
-            if steps_heard == 100:
-                break
-            peer.say(observation())
-        await peer.part(1011)
-
-    async with scripted(script) as server:
-        result = await endurance.steady_soak(make_subject(server.url, max_sessions=4))
-    assert "all 2 sessions were lost" in result.headline
+        result = await soaked(server.url)
+    slots = sorted(resets.values())[-2:]
+    assert result.outcome is CheckOutcome.MET, result
+    assert isinstance(result.figures["steps"], int)
+    assert sum(slots) == pytest.approx(result.figures["steps"] / 100, abs=2)
 
 
 async def test_errors_that_come_with_time_are_found() -> None:
-    async def script(peer: Peer) -> None:
-        await peer.accept()
-        steps_heard = 0
-        while (message := await peer.asked())["type"] != "close":
-            steps_heard += message["type"] == "step"
-            late = message["type"] == "step" and steps_heard > 300
-            peer.say(error("EXECUTION_ERROR", "out of handles") if late else observation())
-        await peer.part()
+    steps = 0
 
-    async with scripted(script) as server:
-        result = await endurance.steady_soak(make_subject(server.url, max_sessions=2))
+    async def ends(peer: Peer, step: int) -> bool:
+        nonlocal steps
+        steps += 1
+        return steps > 400 and await ended(peer, "out of handles")
+
+    async with scripted(playing_until(ends)) as server:
+        result = await soaked(server.url)
     assert result.outcome is CheckOutcome.MISSED
     assert "errors come with time" in result.headline
-    assert "out of handles" in result.headline
+    assert "EXECUTION_ERROR in step (out of handles)" in result.headline
+
+
+async def test_an_error_from_the_start_on_asks_for_another_action() -> None:
+    async def ends(peer: Peer, step: int) -> bool:
+        return peer.number > 4 and await ended(peer, "no such move")
+
+    async with scripted(playing_until(ends)) as server:
+        result = await soaked(server.url)
+    assert result.outcome is CheckOutcome.INCONCLUSIVE
+    assert "from the start on" in result.headline
+
+
+async def test_a_server_that_ends_is_not_waited_for() -> None:
+    async def playing(request: CellRequest, on_progress: Callable[[LoadProgress], None]) -> CellResult:
+        on_progress(LoadProgress(2, 0, 2, 2, 3.4))
+        raise AssertionError("it is waited for")
+
+    ending = ExitStatus("signal", "killed by SIGKILL")
+    async with served("none") as url:
+        result = await endurance.steady_soak(make_subject(url, endpoint={"exit_reader": lambda: ending}), playing)
+    assert result.outcome is CheckOutcome.INCONCLUSIVE
+    assert "the server ended 3 s after the start of the soak: killed by SIGKILL" in result.headline
+
+
+async def test_what_load_processes_refuse_is_said() -> None:
+    async def refusing(request: CellRequest, on_progress: Callable[[LoadProgress], None]) -> CellResult:
+        raise LoadError("no such action")
+
+    async with served("none") as url:
+        result = await endurance.steady_soak(make_subject(url), refusing)
+    assert (result.outcome, result.headline) == (CheckOutcome.INCONCLUSIVE, "no such action")
+
+
+async def test_load_processes_play_a_cell_and_end_with_it_or_where_it_is_cut_off() -> None:
+    progress: list[float] = []
+
+    def processes() -> list[psutil.Process]:
+        return psutil.Process().children()
+
+    before = processes()
+    async with served("none") as url:
+        request = order(url, batch=2, arrival="steady=1")
+        result = await play_in_processes(request, lambda moment: progress.append(moment.elapsed_s))
+        assert {row.slot for row in result.rows} == {0, 1}
+        assert progress == sorted(progress)
+        assert progress
+        endless = replace(request, cell=cell(arrival="steady=60"))
+        playing = asyncio.create_task(play_in_processes(endless, lambda moment: None))
+        while processes() == before:
+            await asyncio.sleep(0.05)
+        playing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await playing
+        while processes() != before:
+            await asyncio.sleep(0.05)
 
 
 # Judging what was recorded
 
 
 def recorded(p50: list[float], rss: list[float] | None = None, *, steps: int = 400, **columns: Any) -> Soak:
-    """A soak of 24 s of which every second is a window."""
-    soak = Soak(8, float(len(p50)))
-    for number, latency in enumerate(p50):
-        figures = {name: values[number] for name, values in columns.items()}
-        busy, cores = figures.pop("client_busy", 0.1), figures.pop("others_cores", 0.2)
-        figures |= {"client_busy_ratio": busy, "others_cores": cores}
-        rss_bytes = round(rss[number]) if rss else 100 * MIB
-        soak.windows.append(Window(number + 1.0, steps, 0, latency, latency * 2, rss_bytes, **figures))
-    return soak
+    """A soak of which every second is a window; it is of 24 s, and the first four are not judged."""
+    length, busy = len(p50), columns.pop("client_busy", 0.1)
+    others = columns.pop("others_cores", [0.2] * length)
+    windows = [
+        Window(
+            start_s=float(number),
+            end_s=number + 1.0,
+            judged=number >= 4,
+            steps=steps,
+            step_p50_s=latency,
+            rss_bytes=round(rss[number]) if rss else 100 * MIB,
+            **{name: values[number] for name, values in columns.items()},
+        )
+        for number, latency in enumerate(p50)
+    ]
+    return Soak(8, float(length), tuple(windows), others_cores=tuple(others), client_busy_ratio=busy)
 
 
 def ramp(start: float, end: float, count: int = 24) -> list[float]:
@@ -157,7 +260,7 @@ def test_a_server_under_noise_is_not_failed(seed: int, latency: float, noise: fl
 def test_a_latency_that_doubles_is_missed_but_not_that_of_a_busy_client_or_a_busier_machine() -> None:
     p50 = ramp(0.02, 0.04)
     assert endurance.judge(recorded(p50)).outcome is CheckOutcome.MISSED
-    busy = endurance.judge(recorded(p50, client_busy=[0.97] * 24))
+    busy = endurance.judge(recorded(p50, client_busy=0.97))
     assert (busy.outcome, "97% busy" in busy.headline) == (CheckOutcome.INCONCLUSIVE, True)
     shared = endurance.judge(recorded(p50, others_cores=ramp(0.1, 1.6)))
     assert (shared.outcome, "others on this machine" in shared.headline) == (CheckOutcome.INCONCLUSIVE, True)
@@ -171,7 +274,7 @@ def test_a_latency_that_rises_by_an_unsure_amount_is_inconclusive(golden: Golden
     golden(result.headline)
     golden(result.remedy)
     # A longer soak is no remedy for a client that is busy.
-    assert "97% busy" in endurance.judge(recorded(p50, client_busy=[0.97] * 24)).headline
+    assert "97% busy" in endurance.judge(recorded(p50, client_busy=0.97)).headline
 
 
 def test_a_latency_that_goes_up_at_once_is_met_and_told(golden: Golden) -> None:
@@ -189,7 +292,7 @@ def test_a_latency_that_doubles_from_one_millisecond_is_no_failure() -> None:
 
 def test_memory_is_judged_also_where_the_latency_cannot_be() -> None:
     rss = ramp(100 * MIB, 160 * MIB)
-    result = endurance.judge(recorded(ramp(0.02, 0.04), rss, client_busy=[0.97] * 24))
+    result = endurance.judge(recorded(ramp(0.02, 0.04), rss, client_busy=0.97))
     assert result.outcome is CheckOutcome.MISSED
     assert "memory grows" in result.headline
     assert any("97% busy" in detail for detail in result.details)
@@ -224,17 +327,17 @@ def test_too_few_windows_say_nothing(golden: Golden) -> None:
 
 
 def test_a_server_whose_memory_is_not_readable_is_judged_by_the_rest() -> None:
-    soak = recorded([0.02] * 24)
-    soak.windows = [replace(w, rss_bytes=None) for w in soak.windows]
-    result = endurance.judge(soak)
+    played = recorded([0.02] * 24)
+    unread = tuple(replace(window, rss_bytes=None) for window in played.windows)
+    result = endurance.judge(replace(played, windows=unread))
     assert result.outcome is CheckOutcome.MET
     assert any("cannot be read here" in detail for detail in result.details)
     assert result.figures["memory_start_bytes"] is None
 
 
 def test_a_loss_counts_before_everything_else(golden: Golden) -> None:
-    soak = recorded(ramp(0.02, 0.08))
-    soak.lost.append(LostSession(7.25, Answer("closed", code="1006"), Transcript("session 3", ())))
-    result = endurance.judge(soak)
+    lost = a_row(3, slot=3, closed_s=7.25, steps_done=60, success=False, error_phase="step")
+    failures = (lost._replace(error_type="closed_early", error_code="1006", error_message="the server went away"),)
+    result = endurance.judge(replace(recorded(ramp(0.02, 0.08)), failures=failures))
     golden(result.headline)
     assert any("longer and longer" in detail for detail in result.details)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pytest_openenv_scale.metrics.percentiles import PhaseStats, phase_stats
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
@@ -55,8 +54,7 @@ def export_older(run: Path, directory: Path) -> tuple[Path, Path]:
             writer.writeheader()
             for part in parts:
                 table = part.table()
-                judged = table.filter(table["judged"])
-                rows.writelines(_raw_lines(judged, imported=OLDER_POSITION in part.meta.client))
+                rows.writelines(_raw_lines(table, imported=OLDER_POSITION in part.meta.client))
                 writer.writerow(_summary_line(part, table))
             writer.writerows(lines_without_sessions)
     except OSError as error:
@@ -106,7 +104,7 @@ def _summary_line(part: Part, table: pa.Table) -> Mapping[str, Any]:
     if imported_line is not None:
         return imported_line
     summary = summarise(table, part.meta)
-    good = table.filter(pc.and_(table["success"], table["judged"]))
+    good = table.filter(table["success"])
     step = phase_stats(good["step_latency"])
     return {
         "mode": summary.cell.mode,
@@ -119,7 +117,7 @@ def _summary_line(part: Part, table: pa.Table) -> Mapping[str, Any]:
         "hardware": summary.hardware,
         "successful": summary.successful,
         "failed": summary.asked - summary.successful,
-        "error_rate": (summary.asked - summary.successful) / summary.asked if summary.asked else None,
+        "error_rate": (summary.asked - summary.successful) / summary.asked,
         "total_wall_time": summary.wall_s,
         **_statistics("connect", summary.phase("connect"), ("p50", "p95", "p99")),
         **_statistics("reset", summary.phase("reset"), ("p50", "p95", "p99")),

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import accumulate
-from statistics import fmean
 from typing import Any
 
 from pytest_openenv_scale.checks.subject import Figures, Subject
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.load.client_health import MAX_BUSY_SHARE
+from pytest_openenv_scale.load.runner import LoadError
 from pytest_openenv_scale.metrics.drift import (
     COUNT_LEAST,
     COUNT_RATIO,
@@ -22,32 +21,41 @@ from pytest_openenv_scale.metrics.drift import (
     MEMORY_RATIO,
     PER_STEP_BYTES,
     PER_STEP_LEAST_BYTES,
-    WARM_UP_SHARE,
     Drift,
     drift,
 )
+from pytest_openenv_scale.results.cell import SessionRow
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckResult
 
-from .soak import Soak, Window, soak
+from .soak import Play, Soak, play_in_processes, soak
 
 OTHERS_CORES = 0.5
 """From so many more cores used by others on this machine at the end than at the start, latency may be due to them."""
 
 _OUTCOME = CheckOutcome
-_COLUMNS = tuple(column.name for column in fields(Window))
+_COLUMNS = ("steps", "step_p50_s", "step_p99_s", "open_least", "rss_bytes", "threads", "descriptors", "cpu_share")
+_SERIES = {"at_s": "end_s", **{column: column for column in _COLUMNS}}
+"""The series of a soak by name, and the columns of its windows that they hold."""
+
+_MOST_LISTED = 5
+"""Most lost sessions that are listed one by one."""
 
 
-async def steady_soak(subject: Subject) -> CheckResult:
+async def steady_soak(subject: Subject, play: Play = play_in_processes) -> CheckResult:
     """Play for `subject.soak_s` and judge, by their slopes, latency, memory, threads, descriptors and errors."""
     if subject.soak_s <= 0:
         return CheckResult(_OUTCOME.SKIPPED, "--openenv-soak 0: the endurance check was not asked for")
-    return judge(await soak(subject))
+    try:
+        return judge(await soak(subject, play))
+    except LoadError as error:
+        return CheckResult(_OUTCOME.INCONCLUSIVE, str(error))
 
 
 def judge(result: Soak) -> CheckResult:
     """Judge a finished soak."""
     if not result.sessions:
-        return CheckResult(_OUTCOME.INCONCLUSIVE, "no session could be opened that might have played on")
+        reason = f": {_failure_words(result.failures[0])}" if result.failures else ""
+        return CheckResult(_OUTCOME.INCONCLUSIVE, f"no session could be opened that might have played on{reason}")
     trends = _SoakTrends(result)
     findings = [
         *_lost_session_findings(result),
@@ -59,52 +67,69 @@ def judge(result: Soak) -> CheckResult:
     ]
     findings.sort(key=lambda finding: finding.outcome is not _OUTCOME.MISSED)
     headlines = [*(finding.headline for finding in findings), trends.summary()]
+    remarks = (*_remarks_on_failures(result), *trends.remarks())
+    series = {name: tuple(getattr(window, column) for window in result.windows) for name, column in _SERIES.items()}
     return replace(
         findings[0] if findings else CheckResult(_OUTCOME.MET, headlines[0]),
         # What was played comes right after the headline.
-        details=(*headlines[-1:], *headlines[1:-1], *trends.remarks()) if findings else trends.remarks(),
+        details=(*headlines[-1:], *headlines[1:-1], *remarks) if findings else remarks,
         figures=trends.figures(),
-        series={column: tuple(getattr(window, column) for window in result.windows) for column in _COLUMNS},
-        transcripts=tuple(transcript for finding in findings for transcript in finding.transcripts)[:2],
+        series={**series, "others_cores": result.others_cores},
     )
 
 
 def _lost_session_findings(result: Soak) -> list[CheckResult]:
     if not result.lost:
         return []
-    first, count = result.lost[0], len(result.lost)
+    first, count = result.lost[0], len({row.slot for row in result.lost})
     which = f"all {count} sessions" if count == result.sessions > 1 else f"{count} of {result.sessions} sessions"
-    headline = f"{which} were lost while they played, the first after {first.at_s:.1f} s: {first.answer}"
+    headline = f"{which} were lost while they played, the first after {first.closed_s:.1f} s: {_failure_words(first)}"
     remedy = "look into the server's log at that moment: a crash, a killed worker, a timeout, a lock never given back"
-    return [CheckResult(_OUTCOME.MISSED, headline, remedy, transcripts=(first.transcript,))]
+    return [CheckResult(_OUTCOME.MISSED, headline, remedy)]
 
 
 def _error_findings(result: Soak) -> list[CheckResult]:
     if not result.errors:
         return []
-    transcripts = () if result.error_transcript is None else (result.error_transcript,)
-    warm = [window for window in result.windows if window.at_s <= WARM_UP_SHARE * result.length_s]
-    later = [window for window in result.windows if window.at_s > WARM_UP_SHARE * result.length_s]
-    before, after = _error_share(warm), _error_share(later)
-    count = sum(window.errors for window in later)
-    if count >= FEWEST_ERRORS and after - before >= ERROR_RATIO:
-        began = next(window.at_s for window in later if window.errors)
+    error = _failure_words(result.errors[0])
+    before, after = (_error_share(result, judged=judged) for judged in (False, True))
+    later = [row for row in result.errors if result.is_judged(row)]
+    if len(later) >= FEWEST_ERRORS and after - before >= ERROR_RATIO:
         headline = (
-            f"errors come with time: {formatting.percent(after)} of the steps after {began:.1f} s,"
-            f" {formatting.percent(before)} in the warm-up; the first: {result.error}"
+            f"errors come with time: {formatting.percent(after)} of the steps after {later[0].closed_s:.1f} s,"
+            f" {formatting.percent(before)} in the warm-up; the first: {error}"
         )
         remedy = "see what step() holds on to from one step to the next: the error is not there when a session begins"
-        return [CheckResult(_OUTCOME.MISSED, headline, remedy, transcripts=transcripts)]
-    if result.steps < result.errors:
-        headline = f"most steps were answered with an error, from the start on: {result.error}"
+        return [CheckResult(_OUTCOME.MISSED, headline, remedy)]
+    if result.steps < len(result.errors):
+        headline = f"most steps were answered with an error, from the start on: {error}"
         remedy = "write an action that may be repeated with --openenv-action"
-        return [CheckResult(_OUTCOME.INCONCLUSIVE, headline, remedy, transcripts=transcripts)]
+        return [CheckResult(_OUTCOME.INCONCLUSIVE, headline, remedy)]
     return []
 
 
-def _error_share(windows: Sequence[Window]) -> float:
-    errors, steps = sum(window.errors for window in windows), sum(window.steps for window in windows)
+def _error_share(result: Soak, *, judged: bool) -> float:
+    errors = sum(result.is_judged(row) == judged for row in result.errors)
+    steps = sum(window.steps for window in result.windows if window.judged == judged)
     return errors / (errors + steps) if errors else 0.0
+
+
+def _remarks_on_failures(result: Soak) -> list[str]:
+    remarks = [
+        f"the session of slot {row.slot} was lost after {row.closed_s:.1f} s, {row.steps_done:,} steps of its own:"
+        f" {_failure_words(row)}"
+        for row in result.lost[:_MOST_LISTED]
+    ]
+    for what, rows in (("ended with an error", result.errors), ("could not be opened", result.refused)):
+        if rows:
+            count = formatting.count_of(len(rows), "session")
+            remarks.append(f"{count} {what}; the first: {_failure_words(rows[0])}")
+    return remarks
+
+
+def _failure_words(row: SessionRow) -> str:
+    kind = row.error_code or (row.error_type or "failure").replace("_", " ")
+    return f"{kind} in {row.error_phase}" + (f" ({row.error_message})" if row.error_message else "")
 
 
 class _SoakTrends:
@@ -112,14 +137,14 @@ class _SoakTrends:
 
     def __init__(self, result: Soak) -> None:
         self._result = result
-        self._windows = [window for window in result.windows if window.at_s > WARM_UP_SHARE * result.length_s]
-        at_s = self._column("at_s")
-        self.latency, self.memory, self.threads, self.descriptors, self.others_cores = (
-            drift(at_s, self._column(name))
-            for name in ("step_p50_s", "rss_bytes", "threads", "descriptors", "others_cores")
+        judged = [place for place, window in enumerate(result.windows) if window.judged]
+        self._windows = [result.windows[place] for place in judged]
+        at_s = self._column("end_s")
+        self.latency, self.memory, self.threads, self.descriptors = (
+            drift(at_s, self._column(name)) for name in ("step_p50_s", "rss_bytes", "threads", "descriptors")
         )
+        self.others_cores = drift(at_s, [result.others_cores[place] for place in judged])
         self.per_step = drift(list(accumulate(self._column("steps"))), self._column("rss_bytes"))
-        self.busy = fmean(self._column("client_busy_ratio") or [0.0])
 
     def _column(self, name: str) -> list[Any]:
         return [getattr(window, name) for window in self._windows]
@@ -172,8 +197,8 @@ class _SoakTrends:
             f" start, {_signed_seconds(trend.slope * length)} over {length:g} s"
             f" (99 % interval {_signed_seconds(trend.low * length)} to {_signed_seconds(trend.high * length)})"
         )
-        if self.busy > MAX_BUSY_SHARE:
-            doubt = f"this client was {self.busy:.0%} busy, so that the latency may be its own: {headline}"
+        if (busy := self._result.client_busy_ratio) > MAX_BUSY_SHARE:
+            doubt = f"this client was {busy:.0%} busy, so that the latency may be its own: {headline}"
             return [CheckResult(_OUTCOME.INCONCLUSIVE, doubt, "run the check where this client has a core of its own")]
         if (
             self.others_cores is not None
@@ -207,12 +232,12 @@ class _SoakTrends:
         if self.memory is not None:
             grown = formatting.size(round(self.memory.slope * result.length_s))
             parts.append(f"memory {formatting.size(round(self.memory.start))} ({_with_sign(grown)})")
-        parts.append(formatting.count_of(result.errors, "error"))
+        parts.append(formatting.count_of(len(result.errors), "error"))
         return ", ".join(parts)
 
     @property
     def _duration_s(self) -> float:
-        return self._result.windows[-1].at_s if self._result.windows else 0.0
+        return self._result.windows[-1].end_s if self._result.windows else 0.0
 
     def remarks(self) -> tuple[str, ...]:
         """Return what could not be judged, and what was seen but is no failure."""
@@ -225,10 +250,6 @@ class _SoakTrends:
                 f"p50 went up by about {formatting.seconds(latency.slope * length)}, but at once and not on and on:"
                 " something else that began to work, or a growth that has ended"
             )
-        if self._result.errors and self._result.error is not None:
-            remarks.append(
-                f"{formatting.count_of(self._result.errors, 'answer')} was an error; the first: {self._result.error}"
-            )
         return tuple(remarks)
 
     def figures(self) -> Figures:
@@ -238,11 +259,11 @@ class _SoakTrends:
             "sessions": result.sessions,
             "lost_sessions": len(result.lost),
             "soak_s": result.length_s,
-            "windows": len(result.windows),
+            "windows": len(self._windows),
             "steps": result.steps,
-            "errors": result.errors,
+            "errors": len(result.errors),
             "steps_per_second": result.steps / self._duration_s if self._duration_s else None,
-            "client_busy_ratio": self.busy,
+            "client_busy_ratio": self._result.client_busy_ratio,
         }
         for name, unit, slope in (
             ("step_p50", "_s", self.latency),
