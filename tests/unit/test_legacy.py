@@ -8,6 +8,7 @@ from typing import Any
 
 import older_files as older
 import pytest
+from cells import a_cell, a_failure, a_meta, a_row
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_samples import sample, stored_run
@@ -18,6 +19,7 @@ from pytest_openenv_scale.analysis.run import Run, load_run
 from pytest_openenv_scale.legacy.exporting import export_older
 from pytest_openenv_scale.legacy.files import SUMMARY_COLUMNS, error_type_of
 from pytest_openenv_scale.legacy.importing import OlderFiles, import_older, older_max_batch
+from pytest_openenv_scale.results.run_directory import RunDirectory
 
 
 def imported(folder: Path, results: Path, **kwargs: Any) -> list[Run]:
@@ -242,6 +244,20 @@ def test_a_measured_run_goes_out_and_comes_back(tmp_path: Path) -> None:
         )
 
     assert figures(reimported) == figures([run])
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_only_sessions_that_are_judged_go_out(tmp_path: Path, judged: bool) -> None:
+    rows = [a_row(0, judged=judged), a_failure(1, judged=judged), a_row(2, judged=False, step_latency=9.0)]
+    with RunDirectory.create(tmp_path / "results") as directory:
+        directory.begin(command=("pytest",))
+        directory.write_cell(rows, a_meta(a_cell(2, arrival="steady=9")))
+        directory.finish("complete")
+    export_older(directory.path, tmp_path / "older")
+    written, (line,) = older.read(tmp_path / "older")
+    assert len(written) == 2 * judged
+    figures = [line[name] for name in ("num_requests", "successful", "error_rate", "step_p99")]
+    assert figures == (["2", "1", "0.5", "1.0"] if judged else ["0", "0", "", ""])
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from pytest_openenv_scale.metrics import concurrency, windows
 from pytest_openenv_scale.metrics.concurrency import least_concurrency
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise, summarise_rows
 from pytest_openenv_scale.metrics.windows import Window, windows_of
-from pytest_openenv_scale.results.cell import CellMeta, SessionRow
+from pytest_openenv_scale.results.cell import CUT_OFF, CellMeta, ClientFinding, SessionRow
 
 RAMP, SECONDS, WALL = 4, 16, 20
 
@@ -212,6 +212,26 @@ def test_slots_that_begin_at_once_are_open_from_when_the_first_session_of_each_w
     assert without.open_least == 1
     after_a_ramp = summary_of(rows, a_cell(3, arrival="steady=4,ramp=1"), wall_s=4.5)
     assert [window.open_least for window in after_a_ramp.windows] == [0, 1, 2, 1, 0]
+
+
+CUT_OFF_AT_9 = {"wall_s": 9.0, "findings": (ClientFinding(CUT_OFF, "cut off when the run ended"),)}
+
+
+def test_a_cell_that_was_cut_off_has_windows_up_to_there_and_does_not_tell_what_was_open():
+    rows = [a_row(0, start_s=5.0, closed_s=6.5), a_row(1, start_s=6.0, closed_s=9.0)]
+    summary = summary_of(rows, a_cell(3, arrival="steady=60,ramp=5"), **CUT_OFF_AT_9)
+    assert [(window.start_s, window.end_s, window.judged) for window in summary.windows] == [
+        (0.0, 5.0, False),
+        *((start, start + 1.0, True) for start in (5.0, 6.0, 7.0, 8.0)),
+    ]
+    assert [window.begun for window in summary.windows] == [0, 1, 1, 0, 0]
+    assert (summary.open_least, summary.requests_per_second) == (None, 1 / 4)
+    assert {window.open_least for window in summary.windows} == {None}
+
+
+def test_a_cell_that_was_cut_off_in_its_ramp_has_no_windows():
+    summary = summary_of([a_row(judged=False)], a_cell(3, arrival="steady=60,ramp=10"), **CUT_OFF_AT_9)
+    assert (summary.windows, summary.open_least, summary.requests_per_second) == ((), None, None)
 
 
 def sample(at_s: float, **fields) -> ServerSample:

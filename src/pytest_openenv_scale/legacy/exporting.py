@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pytest_openenv_scale.metrics.percentiles import PhaseStats, phase_stats
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise
@@ -54,7 +55,8 @@ def export_older(run: Path, directory: Path) -> tuple[Path, Path]:
             writer.writeheader()
             for part in parts:
                 table = part.table()
-                rows.writelines(_raw_lines(table, imported=OLDER_POSITION in part.meta.client))
+                judged = table.filter(table["judged"])
+                rows.writelines(_raw_lines(judged, imported=OLDER_POSITION in part.meta.client))
                 writer.writerow(_summary_line(part, table))
             writer.writerows(lines_without_sessions)
     except OSError as error:
@@ -104,7 +106,7 @@ def _summary_line(part: Part, table: pa.Table) -> Mapping[str, Any]:
     if imported_line is not None:
         return imported_line
     summary = summarise(table, part.meta)
-    good = table.filter(table["success"])
+    good = table.filter(pc.and_(table["success"], table["judged"]))
     step = phase_stats(good["step_latency"])
     return {
         "mode": summary.cell.mode,
@@ -117,7 +119,7 @@ def _summary_line(part: Part, table: pa.Table) -> Mapping[str, Any]:
         "hardware": summary.hardware,
         "successful": summary.successful,
         "failed": summary.asked - summary.successful,
-        "error_rate": (summary.asked - summary.successful) / summary.asked,
+        "error_rate": (summary.asked - summary.successful) / summary.asked if summary.asked else None,
         "total_wall_time": summary.wall_s,
         **_statistics("connect", summary.phase("connect"), ("p50", "p95", "p99")),
         **_statistics("reset", summary.phase("reset"), ("p50", "p95", "p99")),

@@ -34,7 +34,7 @@ from .errors import (
     count_unjudged,
 )
 from .percentiles import PhaseStats, column_stats, concatenate, quantile_bounds
-from .windows import Window, windows_of
+from .windows import Window, judged_time, windows_of
 
 __all__ = ["COLUMNS", "PHASES", "CellSummary", "split_attempts", "summarise", "summarise_part", "summarise_rows"]
 
@@ -429,10 +429,10 @@ def _successful_values(batch: pa.Table, column: str) -> pa.ChunkedArray:
 
 def _rates(rows: RepetitionRows, meta: CellMeta) -> tuple[float | None, float | None]:
     """Return sessions that ended well, and seconds they waited, each per second; None where there is nothing to add."""
-    arrival = parse_arrival(meta.cell.arrival)
+    arrival, time = parse_arrival(meta.cell.arrival), judged_time(meta)
     counted, seconds = JudgedRows(rows), meta.wall_s - arrival.ramp
-    if arrival.kind == "steady" and arrival.seconds is not None:
-        counted, seconds = _EndedRows(rows, arrival.ramp, arrival.seconds), arrival.seconds - arrival.ramp
+    if arrival.kind == "steady" and time is not None:
+        counted, seconds = _EndedRows(rows, *time), time[1] - time[0]
     successful, waited = 0, list[pa.ChunkedArray]()
     for batch in counted.batches("success", "waited_seconds"):
         successful += pc.sum(batch["success"]).as_py() or 0

@@ -60,9 +60,12 @@ class Window(Jsonable):
 
 
 def judged_time(meta: CellMeta) -> tuple[float, float] | None:
-    """Return from when until when a cell that lasts for a time is judged, in seconds; None where it is a batch."""
+    """Return from when until when a cell that lasts for a time is judged, in seconds; None where nothing of it is."""
     arrival = parse_arrival(meta.cell.arrival)
-    return None if arrival.seconds is None else (arrival.ramp, arrival.seconds)
+    if arrival.seconds is None:
+        return None
+    until = min(arrival.seconds, meta.wall_s) if meta.cut_off else arrival.seconds
+    return (arrival.ramp, until) if until > arrival.ramp else None
 
 
 def windows_of(rows: RepetitionRows, meta: CellMeta) -> tuple[Window, ...]:
@@ -92,7 +95,8 @@ def windows_of(rows: RepetitionRows, meta: CellMeta) -> tuple[Window, ...]:
             steps=times.steps,
             step_p50_s=times.p50,
             step_p99_s=times.p99,
-            open_least=open_least[place] if up_s < window.end_s else None,
+            # What was open when the cell was cut off has left no row.
+            open_least=open_least[place] if up_s < window.end_s and not meta.cut_off else None,
         )
         windows.append(_with_sample(filled, meta.samples))
     return tuple(windows)

@@ -211,8 +211,8 @@ def scaling_table(study: Study) -> Table:
     heads = ("batch", "success", "total p99", "rps")
     notes = reading_notes(point for _, point in points)
     if steady:
-        heads = ("batch", "sessions", "success", "open, least", *heads[2:])
-        notes = (*notes, "a batch in a steady state is a number of slots; open, least is of the judged time")
+        heads = ("batch", "sessions", "success", "least open", *heads[2:])
+        notes = (*notes, "a batch in a steady state is a number of slots; least open is of the judged time")
     if any(cell.number is not None for row in rows for cell in row[-3:-1]):
         notes = (*notes, "server memory is its peak, server CPU all it used by the steps of the cell")
     heads = (*heads, "server memory", "server CPU per step")

@@ -20,7 +20,7 @@ from . import verdicts, wording
 from .refusals import refusal_sentence
 from .searches import search_sentences
 from .server_cost import cost_sentence
-from .windows import check_windows, moment, unjudged_note, window_spans, windows_sentences
+from .windows import check_windows, moment, unjudged_name, window_spans, windows_sentences
 from .wording import CHECK_MARKS, arrival_text, check_name, figure_text, visible_columns
 
 _MESSAGE_CHARACTERS = 300
@@ -218,11 +218,10 @@ _OF_WINDOW: Sequence[_WindowFigure] = (
     ("begun", lambda window: count_value(window.begun)),
     ("success", lambda window: percent_value(window.success_rate)),
     ("sessions/s", lambda window: rate_value(window.sessions_per_second)),
-    ("open, least", lambda window: count_value(window.open_least)),
-    ("step p50", lambda window: seconds_value(window.step_p50_s)),
-    ("step p99", lambda window: seconds_value(window.step_p99_s)),
+    ("least open", lambda window: count_value(window.open_least)),
+    ("step p50/p99", lambda window: _pair_value(window.step_p50_s, window.step_p99_s)),
     ("memory", lambda window: size_value(window.rss_bytes)),
-    ("cores used", lambda window: number_value(window.cpu_share)),
+    ("cores", lambda window: _cores_value(window.cpu_share)),
     ("threads", lambda window: count_value(window.threads)),
     ("descriptors", lambda window: count_value(window.descriptors)),
 )
@@ -232,7 +231,7 @@ _OF_WINDOW: Sequence[_WindowFigure] = (
 def windows_tables(curve: StudyCurve) -> list[Table]:
     """Return the windows of the batches on either side of max batch, a table each, in their worst repetition."""
     return [
-        _windows_table(f"Over time: {_repetition_name(point)}", windows, _OF_WINDOW, beginning="ramp")
+        _windows_table(f"{_repetition_name(point)} over time", windows, _OF_WINDOW, beginning="ramp")
         for point in curve.bracket
         if (windows := point.worst.windows)
     ]
@@ -241,7 +240,8 @@ def windows_tables(curve: StudyCurve) -> list[Table]:
 def _repetition_name(point: BatchPoint) -> str:
     cell = point.worst
     repetition = f", repetition {cell.repetition}" if len(point.repetitions) > 1 else ""
-    return f"{wording.load_name(cell.cell)}{repetition}"
+    name = wording.load_name(cell.cell)
+    return f"{name[:1].upper()}{name[1:]}{repetition}"
 
 
 def check_windows_table(result: CheckResult) -> Table:
@@ -250,23 +250,24 @@ def check_windows_table(result: CheckResult) -> Table:
 
 
 def _windows_table(title: str, windows: Sequence[Window], figures: Sequence[_WindowFigure], *, beginning: str) -> Table:
-    ends, notes = windows, ()
+    names = [unjudged_name(windows, window, beginning) for window in windows]
+    ends, unjudged = [*zip(names, windows, strict=True)], [*dict.fromkeys(filter(None, names))]
+    notes = [f"{' and '.join(unjudged)} {'is' if len(unjudged) == 1 else 'are'} not judged"] if unjudged else []
     if len(windows) > MOST_WINDOWS:
-        ends = (*windows[:_WINDOWS_AT_END], *windows[-_WINDOWS_AT_END:])
+        ends = [*ends[:_WINDOWS_AT_END], *ends[-_WINDOWS_AT_END:]]
         between = windows[_WINDOWS_AT_END:-_WINDOWS_AT_END]
         left_out = formatting.count_of(len(between), "window")
-        notes = (f"{left_out} between are left out: {', '.join(window_spans(between))}; report.json has all",)
+        notes.append(f"{left_out} between are left out: {', '.join(window_spans(between))}; report.json has all")
     known = [(head, value) for head, value in figures if any(value(window).number is not None for window in windows)]
     rows = [
         (
-            Value(f"{moment(window.start_s)} to {moment(window.end_s)}"),
+            Value(f"{f'{name}: ' if name else ''}{moment(window.start_s)} to {moment(window.end_s)}"),
             *(value(window) for _, value in known),
-            Value(unjudged_note(windows, window, beginning)),
         )
-        for window in ends
+        for name, window in ends
     ]
     heads = ("seconds", *(head for head, _ in known))
-    return Table("windows", title, (*heads, "note"), tuple(rows), frozenset(heads), notes)
+    return Table("windows", title, heads, tuple(rows), frozenset(heads), tuple(notes))
 
 
 def failures_table(view: CurveView) -> Table:
@@ -451,6 +452,16 @@ def proxy_host_rows(view: CurveView) -> Iterator[list[str]]:
 def count_value(value: int | None) -> Value:
     """Return a whole number as a cell."""
     return Value(formatting.count(value), value)
+
+
+def _pair_value(first: float | None, second: float | None) -> Value:
+    """Return two durations in seconds as a cell: "9 / 14 ms"; its number is the second."""
+    return Value(formatting.seconds_pair(first, second), second)
+
+
+def _cores_value(value: float | None) -> Value:
+    """Return how many cores are busy as a cell."""
+    return MISSING if value is None else Value(f"{value:.2f}", value)
 
 
 def number_value(value: float | None) -> Value:

@@ -590,7 +590,7 @@ def _drift(reason: Reason, where: str) -> str:
 
 _DRIFTING: Mapping[str, tuple[Callable[[float], str], str]] = {
     "latency": (formatting.seconds, "steps take longer and longer (p50)"),
-    "memory": (lambda value: formatting.size(round(value)), "the server's memory grows"),
+    "memory": (formatting.binary_size, "the server's memory grows"),
     "threads": (formatting.number, "the server's threads grow in number"),
     "descriptors": (formatting.number, "the server's open descriptors grow in number"),
     "failures": (formatting.percent, "more and more sessions fail"),

@@ -1,4 +1,4 @@
-"""A steady state over time in words: why a window is not judged, and what windows span in one line."""
+"""A steady state over time in words: what a window is that is not judged, and what windows span in one line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def window_spans(windows: Sequence[Window]) -> list[str]:
         _span("step p99", formatting.seconds, (window.step_p99_s for window in windows)),
         _span("success", formatting.percent, (window.success_rate for window in windows)),
         f"open at least {formatting.count(min(least_open))}" if least_open else None,
-        _span("memory", formatting.size, (window.rss_bytes for window in windows)),
+        _span("memory", formatting.binary_size, (window.rss_bytes for window in windows)),
     ]
     return [span for span in spans if span is not None]
 
@@ -65,23 +65,28 @@ def check_windows(result: CheckResult) -> tuple[Window, ...]:
     if not {"at_s", "step_p50_s", "step_p99_s"} <= series.keys():
         return ()
     ends = [end for end in series["at_s"] if end is not None]
-    figures = ("step_p50_s", "step_p99_s", "rss_bytes", "threads", "descriptors")
-    columns = {name: series.get(name) or (None,) * len(ends) for name in figures}
+
+    def figure(name: str, at: int) -> float | None:
+        values = series.get(name, ())
+        return values[at] if at < len(values) else None
+
+    def count(name: str, at: int) -> int | None:
+        value = figure(name, at)
+        return None if value is None else int(value)
+
     return tuple(
         Window(
             start_s=start,
             end_s=end,
             judged=end > WARM_UP_SHARE * ends[-1],
-            step_p50_s=columns["step_p50_s"][at],
-            step_p99_s=columns["step_p99_s"][at],
-            **{name: _whole(columns[name][at]) for name in ("rss_bytes", "threads", "descriptors")},
+            step_p50_s=figure("step_p50_s", at),
+            step_p99_s=figure("step_p99_s", at),
+            rss_bytes=count("rss_bytes", at),
+            threads=count("threads", at),
+            descriptors=count("descriptors", at),
         )
         for at, (start, end) in enumerate(pairwise([0.0, *ends]))
     )
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else int(value)
 
 
 def moment(at_s: float) -> str:
@@ -89,9 +94,9 @@ def moment(at_s: float) -> str:
     return f"{at_s:,.1f}".removesuffix(".0")
 
 
-def unjudged_note(windows: Sequence[Window], window: Window, beginning: str) -> str:
-    """Say that a window is not judged: it is of the `beginning`, before those that are, or of the drain after them."""
+def unjudged_name(windows: Sequence[Window], window: Window, beginning: str) -> str:
+    """Return what a window is that is not judged: "drain", or the `beginning` before those that are; else nothing."""
     if window.judged:
         return ""
     is_before = any(other.judged and other.start_s >= window.end_s for other in windows)
-    return f"{beginning if is_before else 'drain'}, not judged"
+    return beginning if is_before else "drain"

@@ -180,7 +180,6 @@ COLUMNS: tuple[Column, ...] = (
         "",
         "sessions",
         lambda rows: [formatting.count(row.judged) for row in rows],
-        drop=9,
         useful=_has_others_than_asked,
     ),
     Column("success", "", "ok %", lambda rows: [formatting.percent_number(row.success) for row in rows]),

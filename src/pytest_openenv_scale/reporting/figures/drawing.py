@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil, floor, inf, log10
+from math import ceil, floor, inf, log, log10
 from typing import Any
 
 import pandas as pd
@@ -317,8 +317,8 @@ def draw_concurrency(figure: content.FigureContent) -> Any:
     """Draw sessions over time with plotnine."""
     names = {panel: _two_lines(panel, 46) for panel in figure.facts["panels"]}
     order = list(names.values())
-    lines = data_frame(renamed_panels(figure, "lines", names), panel=order, measure=[ASKED, OPEN, STEPPING])
-    filled = lines[lines["measure"] == STEPPING]
+    lines = data_frame(renamed_panels(figure, "lines", names), panel=order, measure=figure.facts["measures"])
+    stepping = lines[lines["measure"] == STEPPING]
     top = lines.groupby("panel", observed=True)["sessions"].max()
     peaks = data_frame(renamed_panels(figure, "peaks", names), panel=order)
     peaks["top"] = [float(top[panel]) * 1.03 for panel in peaks["panel"]]
@@ -327,10 +327,12 @@ def draw_concurrency(figure: content.FigureContent) -> Any:
         OPEN: content.PHASES["connect"],
         STEPPING: content.PHASES["reset"],
     }
+    shade: dict[str, Any] = {"fill": colours[STEPPING], "alpha": 0.3, "colour": "none"}
+    filled: Any = [p9.geom_polygon(p9.aes(group="panel"), _areas(stepping), **shade)] if len(stepping) else []
     grid = PanelGrid(len(order), [ASKED], height=1.55, scales="free", strip=0.48)
     return (
         p9.ggplot(lines, p9.aes("seconds", "sessions", colour="measure"))
-        + p9.geom_polygon(p9.aes(group="panel"), _areas(filled), fill=colours[STEPPING], alpha=0.3, colour="none")
+        + filled
         + p9.geom_step(p9.aes(linetype="measure", size="measure"), direction="hv")
         + p9.geom_text(
             p9.aes(x=0, y="top", label="text"),
@@ -448,7 +450,8 @@ class _WindowAxis:
         if measure == SUCCESS:
             low = next(low for low in (0.9, 0.5, 0.0) if low <= least)
             return cls(place, low, 1.0, [low, (1 + low) / 2, 1.0])
-        return cls(place, 0.0, most or 1.0, content.round_ticks(most, 4))
+        unit = 1024.0 ** floor(log(most, 1024)) if measure == MEMORY and most > 0 else 1.0
+        return cls(place, 0.0, most or 1.0, [tick * unit for tick in content.round_ticks(most / unit, 4)])
 
     def position(self, value: float) -> float:
         """Return where a value stands."""
@@ -463,7 +466,7 @@ _OF_MEASURE: dict[str, Callable[[Sequence[float]], list[str]]] = {
     SESSIONS_OPEN: lambda ticks: [content.batch_text(tick) for tick in ticks],
     STEPS: seconds_ticks,
     SUCCESS: lambda ticks: [f"{tick * 100:.0f} %" for tick in ticks],
-    MEMORY: lambda ticks: [formatting.size(round(tick)) for tick in ticks],
+    MEMORY: lambda ticks: [formatting.binary_size(tick) for tick in ticks],
 }
 """How the axis of each measure names its values."""
 

@@ -187,7 +187,8 @@ def concurrency_content(study: Study, rows: StudyRows) -> content.FigureContent 
         for measure, values in (
             (ASKED, concurrency.asked),
             (OPEN, concurrency.opened),
-            (STEPPING, concurrency.stepping),
+            # Nothing is held in a steady state, so that there is no moment from which on all step.
+            (STEPPING, [] if cell.is_steady else concurrency.stepping),
         ):
             corners = _corners(values)
             lines += [(panel, measure, concurrency.times[at], values[at]) for at in corners]
@@ -201,21 +202,23 @@ def concurrency_content(study: Study, rows: StudyRows) -> content.FigureContent 
     if not lines:
         return None
     left_out = len(cells) - len(peaks)
+    measures = list(dict.fromkeys(line[1] for line in lines))
+    stepping = "; stepping: once the whole batch is up" if STEPPING in measures else ""
     notes = [
         "Each curve at its max batch and at the smallest batch that does not pass, in the worst repetition."
-        " Open: from the answered reset to the close; stepping: once the whole batch is up."
+        f" Open: from the answered reset to the close{stepping}."
     ]
     if left_out:
         notes.append(f"{formatting.count_of(left_out, 'more cell')} not shown: shorter waits, or without rows.")
     return content.FigureContent(
         key=CONCURRENCY_KEY,
-        title="Sessions over time: asked for, open and stepping",
+        title=f"Sessions over time: {', '.join(measures[:-1])} and {measures[-1]}",
         subtitle=peaks[0][0].replace("\n", " · ") if len(peaks) == 1 else "",
         alt_text="Sessions over time. "
         + "; ".join(f"{panel.replace(chr(10), ' ')}: {text}" for panel, _, text in peaks)
         + ".",
         frames={"lines": content.frame(_CONCURRENCY_COLUMNS, lines), "peaks": content.frame(_PEAK_COLUMNS, peaks)},
-        facts={"panels": [peak[0] for peak in peaks]},
+        facts={"panels": [peak[0] for peak in peaks], "measures": measures},
         notes=tuple(notes),
     )
 
