@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from cells import a_cell, a_meta, a_row, summary_of
+from report_samples import a_sweep
 from test_main import a_stored_run
 
 from goldens import Golden
@@ -52,6 +54,19 @@ def test_the_cells_are_a_row_per_batch_and_repetition(run: Path, tmp_path: Path)
     assert {row["run_id"] for row in rows} == {RUN_ID}
     assert {row["max_batch"] for row in rows} == {4}
     assert all(row["total_p99"] > 0 for row in rows)
+
+
+def test_the_cells_tell_what_of_a_steady_state_was_judged(tmp_path: Path) -> None:
+    cell = a_cell(2, arrival="steady=20,ramp=5")
+    rows = [a_row(n, slot=n % 2, due_s=6.0, reset_done_s=0.1, closed_s=19.0) for n in range(3)]
+    meta = a_meta(cell)
+    with RunDirectory.create(tmp_path) as run:
+        run.begin()
+        run.begin_sweep(replace(a_sweep(summary_of(rows, cell)).record, sweep_id=meta.sweep_id, curves=(cell.curve,)))
+        run.write_cell([*rows, a_row(4, slot=0, judged=False)], meta)
+    (row,) = cells_table(load_run(run.path)).to_pylist()
+    assert (row["asked"], row["unjudged"], row["not_started"]) == (3, 1, 0)
+    assert row["open_least"] is not None
 
 
 def test_a_run_that_measured_nothing_has_an_empty_table_of_the_same_columns(tmp_path: Path) -> None:

@@ -111,6 +111,19 @@ def test_parts_are_one_data_set_for_whoever_reads_parquet(tmp_path):
     assert join_parts(read_parts(tmp_path)).num_rows == 4
 
 
+def test_columns_that_an_older_part_does_not_have_are_what_they_were_then(tmp_path):
+    path = a_part(tmp_path, [a_row(slot=3, step_pauses=[0.5], judged=False)], a_meta(attempt=2)).path
+    then = {"attempt": 1, "think": None, "slot": None, "step_pauses": None, "judged": True}
+    schema = pq.read_schema(path)
+    kept = [name for name in schema.names if name not in then]
+    pq.write_table(pq.ParquetFile(path).read(kept).replace_schema_metadata(schema.metadata), path)
+    (row,) = read_part(path).table().to_pylist()
+    assert {name: row[name] for name in then} == then
+    assert [table.to_pylist() for table in read_part(path).batches("judged", "slot")] == [
+        [{"judged": True, "slot": None}]
+    ]
+
+
 def test_parts_of_different_cells_join_into_one_table(tmp_path):
     for cell in (a_cell(1, wait=None), a_cell(2, mode="http")):
         a_part(tmp_path, [a_row()], a_meta(cell))

@@ -179,11 +179,14 @@ SCHEMA = pa.schema(
         ("successful", pa.int32()),
         ("failed", pa.int32()),
         ("client_limited", pa.int32()),
+        ("not_started", pa.int32()),
+        ("unjudged", pa.int32()),
         ("success_rate", pa.float64()),
         ("wall_s", _SECONDS),
         ("requests_per_second", pa.float64()),
         ("effective_concurrency", pa.float64()),
         ("peak_concurrency", pa.int32()),
+        ("open_least", pa.int32()),
         ("pids", pa.int32()),
         ("sessions", pa.int32()),
         ("hosts", pa.int32()),
@@ -248,7 +251,8 @@ def _curve_columns(view: SweepView, curve: CurveView) -> dict[str, Any]:
 def _cell_columns(curve: CurveView, summary: CellSummary) -> dict[str, Any]:
     copied = (
         *("hardware", "cores", "repetition", "started_at", "asked", "successful", "failed", "client_limited"),
-        *("success_rate", "wall_s", "requests_per_second", "effective_concurrency", "peak_concurrency"),
+        *("not_started", "unjudged", "success_rate", "wall_s", "requests_per_second", "effective_concurrency"),
+        *("peak_concurrency", "open_least"),
         *("pids", "sessions", "hosts", "cpu_per_step"),
     )
     judged = curve.verdict.cell(summary.batch)

@@ -1,7 +1,7 @@
 """Writes a run as `raw.jsonl` and `summary.csv`, for programs that read the older files.
 
-They have no place for the queue, held sessions, single steps and offsets; the repetition follows from the order, and
-the infrastructure from the folder's name.
+They have no place for the queue, held sessions, single steps, offsets and think times, nor for sessions that are not
+judged, which are left out; the repetition follows from the order, and the infrastructure from the folder's name.
 """
 
 from __future__ import annotations

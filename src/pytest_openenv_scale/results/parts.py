@@ -134,7 +134,8 @@ class Part:
         """
         with self._open(columns, dictionaries) as file:
             # Parts are many and small: a thread costs more than it saves.
-            return _complete(file.read(columns=list(columns), use_threads=False), columns, dictionaries)
+            table = file.read(columns=list(columns), use_threads=False)
+            return _complete(table, file.metadata.num_rows, columns, dictionaries)
 
     def batches(self, *columns: str) -> Iterator[pa.Table]:
         """Yield the rows of some columns, `BATCH_ROWS` at a time, texts that repeat as dictionaries.
@@ -144,7 +145,7 @@ class Part:
         """
         with self._open(columns, REPEATING_COLUMNS) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns)):
-                yield _complete(pa.Table.from_batches([batch]), columns, REPEATING_COLUMNS)
+                yield _complete(pa.Table.from_batches([batch]), batch.num_rows, columns, REPEATING_COLUMNS)
 
     @contextmanager
     def _open(self, columns: Collection[str], dictionaries: Collection[str]) -> Generator[pq.ParquetFile]:
@@ -160,14 +161,17 @@ class Part:
             raise _damage_error(self.path, error) from None
 
 
-def _complete(table: pa.Table, columns: Sequence[str], dictionaries: Collection[str]) -> pa.Table:
+def _complete(table: pa.Table, num_rows: int, columns: Sequence[str], dictionaries: Collection[str]) -> pa.Table:
     """Return these columns of a table in this order, with those that parts of older versions do not have."""
-    table = table.replace_schema_metadata(None)
-    for name in columns:
-        if name not in table.column_names:
-            kind = _LABEL if name in dictionaries else SCHEMA.field(name).type
-            table = table.append_column(name, pa.repeat(pa.scalar(_VALUES_BEFORE.get(name), kind), table.num_rows))
-    return table if table.column_names == list(columns) else table.select(list(columns))
+    there = set(table.column_names)
+    return pa.table(
+        {name: table[name] if name in there else _column_before(name, num_rows, dictionaries) for name in columns}
+    )
+
+
+def _column_before(name: str, num_rows: int, dictionaries: Collection[str]) -> pa.Array:
+    kind = _LABEL if name in dictionaries else SCHEMA.field(name).type
+    return pa.repeat(pa.scalar(_VALUES_BEFORE.get(name), kind), num_rows)
 
 
 def latest_attempts(parts: Iterable[Part]) -> list[Part]:
