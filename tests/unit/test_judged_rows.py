@@ -11,7 +11,7 @@ from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.engine.source import Searching
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise, summarise_rows
 from pytest_openenv_scale.reporting.content.refusals import refusal_sentence
-from pytest_openenv_scale.results.cell import NOT_STARTED, ClientFinding, SessionRow
+from pytest_openenv_scale.results.cell import NOT_STARTED, AnsweredErrors, ClientFinding, SessionRow
 from pytest_openenv_scale.verdict.cell import doubted_for_the_client, judge_cell
 from pytest_openenv_scale.verdict.refusals import name_refusals
 from pytest_openenv_scale.verdict.remedies import split_seen
@@ -32,14 +32,15 @@ def steady(*rows: SessionRow, slots: int = 2, **meta) -> CellSummary:
     return summary_of(numbered, a_cell(slots, arrival=STEADY), **meta)
 
 
-def test_sessions_that_are_not_judged_are_in_no_figure_but_the_most_that_were_open():
+def test_sessions_that_are_not_judged_are_in_no_figure_but_those_of_what_the_server_did():
     unjudged = a_row(step=9.0, pid=7, host_url="b:1", session_hash="x", waited_seconds=5.0, judged=False)
     lost = a_failure(pid=7, type="connection_reset", judged=False)
     cell = a_cell(1, arrival="burst")
     alone, among_others = summary_of([a_row()], cell), summary_of([a_row(), unjudged, lost, lost], cell)
     assert among_others.peak_concurrency == 2
     assert (among_others.unjudged, among_others.not_started) == (3, 0)
-    assert replace(among_others, unjudged=0, peak_concurrency=1) == alone
+    assert among_others.steps == 2
+    assert replace(among_others, unjudged=0, peak_concurrency=1, steps=1) == alone
 
 
 def test_a_steady_state_asked_for_the_sessions_that_are_judged_however_many_slots_there_are():
@@ -143,3 +144,10 @@ def test_a_search_counts_the_sessions_that_were_begun():
     verdict = judge_curve(curve, [passing, stopped(25, 6, 100)], an_slo(success=0.95), search=plan)
     assert verdict.search is not None
     assert verdict.search.sessions == 81
+
+
+def test_of_sessions_that_were_answered_with_errors_no_more_are_told_than_there_were():
+    errors = AnsweredErrors(3, "invalid move", 5, 2)
+    summary = steady(a_row(), *[a_row(judged=False)] * 2, answered_errors=errors)
+    (reason,) = judge_cell(2, [summary], an_slo(success=0.5), 1).reasons
+    assert (reason.kind, reason.figures["sessions"], reason.figures["asked"]) == ("answers", 3, 3)

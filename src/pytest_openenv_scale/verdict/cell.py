@@ -339,7 +339,7 @@ def _answer_reasons(case: _CellEvidence) -> Iterator[Reason]:
     """Yield that sessions were answered with errors; where those count as failures, success has been judged by them."""
     errors = case.summary.answered_errors
     if errors is not None:
-        figures = {"sessions": errors.count, "asked": case.summary.asked}
+        figures = {"sessions": errors.count, "asked": case.summary.begun}
         figures |= {"alone": errors.alone, "errors_alone": errors.errors_alone}
         cause = "under_load" if errors.under_load else "game"
         yield case.reason("answers", cause, figures=figures, words=errors.words)
