@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from report_samples import a_run, steady_sweep
+from cells import NOON, steady_windows
+from report_samples import a_run, a_sweep, steady, steady_sweep
 from study_samples import EVERYTHING, a_run_of, a_study, sample, stored_run
 
 from pytest_openenv_scale.analysis.study import Study, join_runs, study_of
 from pytest_openenv_scale.results.cell import ClientFinding
+from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult
 from pytest_openenv_scale.verdict.sweep import view_sweep
 
 
@@ -80,6 +82,21 @@ def dense_grid() -> Study:
 def steady_state() -> Study:
     """A steady state of a minute: 64 slots pass, 128 fail."""
     return study_of(a_run(Path("results"), steady_sweep()))
+
+
+def steady_state_of_hours() -> Study:
+    """A steady state of four hours, and an endurance check in which memory grows."""
+    hours = steady(64, windows=steady_windows(seconds=14_400, ramp=60, width=60), arrival="steady=14400,ramp=60")
+    series = {
+        "at_s": tuple(5.0 * at for at in range(1, 25)),
+        "step_p50_s": tuple(0.01 + 0.0002 * at for at in range(24)),
+        "step_p99_s": tuple(0.02 + 0.001 * (at % 5) for at in range(24)),
+        "rss_bytes": tuple(300e6 + 10e6 * at for at in range(24)),
+    }
+    result = CheckResult(CheckOutcome.MISSED, "memory grows", series=series)
+    check = CheckRecord("test_it.py::test_soak", "local", "local-uvicorn", "endurance", result, NOON, 120.0)
+    run = a_run(Path("results"), a_sweep(hours, think_mean_s=2.0))
+    return study_of(replace(run, checks=(check,)))
 
 
 def stored(folder: Path) -> Study:

@@ -46,6 +46,7 @@ PICTURES: dict[str, tuple[Callable[[Path], Study], str]] = {
     "dense-p99": (lambda _: figures_samples.dense_grid(), "p99"),
     "replicas-nodes": (lambda _: figures_samples.replicas(), "nodes"),
     "steady-over_time": (lambda _: figures_samples.steady_state(), "over_time"),
+    "hours-over_time": (lambda _: figures_samples.steady_state_of_hours(), "over_time"),
     "stored-overhead": (figures_samples.stored, "overhead"),
     "stored-concurrency": (figures_samples.stored, "concurrency"),
 }

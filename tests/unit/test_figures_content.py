@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from cells import NOON
-from figures_samples import every_kind, in_doubt, one_point, replicas, steady_state, stored
-from report_samples import a_run, steady_sweep
+from figures_samples import every_kind, in_doubt, one_point, replicas, steady_state, steady_state_of_hours, stored
 from study_samples import a_study, sample
 
-from pytest_openenv_scale.analysis.study import join_runs, study_of
+from pytest_openenv_scale.analysis.study import join_runs
 from pytest_openenv_scale.core.formatting import seconds
 from pytest_openenv_scale.reporting.figures import bars, lines, over_time
 from pytest_openenv_scale.reporting.figures.content import (
@@ -22,7 +19,6 @@ from pytest_openenv_scale.reporting.figures.content import (
     wrap_label,
 )
 from pytest_openenv_scale.reporting.figures.write import KEYS, figure_contents
-from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult
 
 
 def rows_of(content: FigureContent | None, frame: str) -> list[dict]:
@@ -240,21 +236,16 @@ class TestOverTime:
         assert over_time.over_time_content(every_kind()) is None
 
     def test_a_check_that_lets_sessions_play_on_is_a_panel_beside(self):
-        series = {"at_s": (5.0, 10.0), "step_p50_s": (0.009, 0.009), "step_p99_s": (0.012, 0.02)}
-        result = CheckResult(CheckOutcome.MET, "it stays as it is", series=series)
-        check = CheckRecord("t.py::test_soak", "local", "local-uvicorn", "endurance", result, NOON, 10.0)
-        content = over_time.over_time_content(
-            study_of(replace(a_run(Path("results"), steady_sweep()), checks=(check,)))
-        )
+        content = over_time.over_time_content(steady_state_of_hours())
         assert content is not None
         panel = content.facts["panels"][-1]
-        assert panel == "local-uvicorn\nsoak: met"
+        assert panel == "local-uvicorn\nsoak: missed"
         assert content.subtitle == ""
         points = [row for row in rows_of(content, "points") if row["panel"] == panel]
-        assert [(row["line"], row["seconds"], row["value"]) for row in points] == [
-            *(("step p50", at, 0.009) for at in (2.5, 7.5)),
-            *(("step p99", at, value) for at, value in ((2.5, 0.012), (7.5, 0.02))),
-        ]
+        assert {row["line"] for row in points if row["measure"] == "step time"} == {"step p50", "step p99"}
+        assert [row["seconds"] for row in points if row["measure"] == "memory"][:2] == [2.5, 7.5]
+        # The first fifth is its warm-up.
+        assert [row["end"] for row in rows_of(content, "unjudged") if row["panel"] == panel][-1] == 20
 
 
 class TestNodes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, inf, log, log10
@@ -32,6 +33,8 @@ from .theme import (
     seconds_ticks,
     state_layers,
     text_height,
+    time_breaks,
+    time_ticks,
     with_order,
 )
 
@@ -346,9 +349,7 @@ def draw_concurrency(figure: content.FigureContent) -> Any:
         + p9.scale_colour_manual(colours)
         + p9.scale_linetype_manual({ASKED: "dashed", OPEN: "solid", STEPPING: "solid"})
         + p9.scale_size_manual({ASKED: 0.6, OPEN: 1.0, STEPPING: 0.8})
-        + p9.scale_x_continuous(
-            breaks=lambda limits: content.round_ticks(limits[1], 5), labels=seconds_ticks, expand=(0.01, 0, 0.02, 0)
-        )
+        + p9.scale_x_continuous(breaks=time_breaks, labels=time_ticks, expand=(0.01, 0, 0.02, 0))
         + p9.scale_y_continuous(
             breaks=lambda limits: [tick for tick in content.round_ticks(limits[1], 4) if tick == int(tick)],
             labels=lambda ticks: [content.batch_text(tick) for tick in ticks],
@@ -360,10 +361,15 @@ def draw_concurrency(figure: content.FigureContent) -> Any:
     )
 
 
+_NO_BREAK = re.compile(r" (?=·|s\b)")
+"""Where a line does not end: before a dot that parts two facts, and before the unit of a number."""
+
+
 def _two_lines(panel: str, width: int) -> str:
     """Return the name of a cell's panel, lines before the last broken where they are longer than `width` characters."""
     place, line_end, cell = panel.rpartition("\n")
-    return f"{content.wrap_label(place, width) if place else ''}{line_end}{cell}"
+    wrapped = content.wrap_label(_NO_BREAK.sub("\xa0", place), width) if place else ""
+    return f"{wrapped}{line_end}{cell}"
 
 
 def _areas(lines: Any) -> Any:
@@ -417,11 +423,9 @@ def draw_over_time(figure: content.FigureContent) -> Any:
         )
         + p9.geom_hline(p9.aes(yintercept="y"), limits, linetype="dashed", colour=content.MUTED, size=0.6)
         + p9.geom_line(p9.aes(group="line"), size=0.8)
-        + p9.geom_point(size=1.5)
+        + p9.geom_point(size=1.5 if len(set(points["seconds"])) <= _MOST_MARKERS else 0.4)
         + p9.scale_colour_manual(lines, breaks=[P50, P99])
-        + p9.scale_x_continuous(
-            breaks=lambda limits: content.round_ticks(limits[1], 5), labels=seconds_ticks, expand=(0.01, 0, 0.02, 0)
-        )
+        + p9.scale_x_continuous(breaks=time_breaks, labels=time_ticks, expand=(0.01, 0, 0.02, 0))
         + p9.scale_y_continuous(
             breaks=[axis.position(tick) for axis in axes.values() for tick in axis.ticks],
             labels=[text for measure, axis in axes.items() for text in _OF_MEASURE[measure](axis.ticks)],
@@ -432,6 +436,10 @@ def draw_over_time(figure: content.FigureContent) -> Any:
         + figure_frame(figure, (WIDTH, height), x="time since the start of the cell", grid="y")
         + p9.theme(strip_text_y=p9.element_text(size=9, weight="bold", ha="center", color=content.INK))
     )
+
+
+_MOST_MARKERS = 100
+"""With more windows their markers are no wider than the line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from .content import (
     batch_breaks,
     batch_text,
     frame,
+    round_ticks,
     series_styles,
     wrap_label,
 )
@@ -141,6 +142,26 @@ def seconds_ticks(values: Sequence[Any]) -> list[str]:
         size, unit = (1e-6, "µs") if 0 < value < 0.9995e-3 else (1e-3, "ms") if value < 0.9995 else (1.0, "s")
         texts.append(f"{value / size:.4g} {unit}" if value else "0")
     return texts
+
+
+def time_breaks(limits: tuple[float, float]) -> list[float]:
+    """Return round moments that an axis of time names, in the unit of `time_ticks`."""
+    seconds, _ = _time_unit(limits[1])
+    return [tick * seconds for tick in round_ticks(limits[1] / seconds, 5)]
+
+
+def time_ticks(values: Sequence[Any]) -> list[str]:
+    """Return moments in seconds as an axis of time names them: "40 s", where it is long "20 min" or "3 h"."""
+    seconds, unit = _time_unit(max(values, default=0.0))
+    return (
+        seconds_ticks(values)
+        if seconds == 1
+        else [f"{value / seconds:.4g} {unit}" if value else "0" for value in values]
+    )
+
+
+def _time_unit(longest: float) -> tuple[int, str]:
+    return (3600, "h") if longest >= 3 * 3600 else (60, "min") if longest >= 300 else (1, "s")
 
 
 def state_layers(points: pd.DataFrame, x: str, y: str, *, size: float = 2.9) -> list[Any]:
