@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from measuring import measure
+from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
+from pytest_openenv_scale.engine.sweep import Observer
+from pytest_openenv_scale.load.runner import LoadProgress
 from pytest_openenv_scale.results.outcome import Outcome
+from server_process import running_server
 
 
 def nobody() -> str:
@@ -56,6 +60,23 @@ def test_processes_that_ended_during_a_cell_are_kept(tmp_path: Path) -> None:
     sweep = measure(Endpoint((nobody(),), "x", "x", process_reader=lambda: next(pid_sets)), tmp_path, 1)
     assert sweep.cells[0].ended_pids == (7,)
     assert measure(Endpoint((nobody(),), "x", "x"), tmp_path / "b", 1).cells[0].ended_pids is None
+
+
+def test_rows_of_a_steady_state_are_stored_while_it_lasts(tmp_path: Path) -> None:
+    sizes: list[int] = []
+
+    class Watching(Observer):
+        def cell_progress(self, cell: Cell, repetition: int, progress: LoadProgress) -> None:
+            sizes.extend(path.stat().st_size for path in tmp_path.rglob(".*.arrows"))
+
+    with running_server() as (_, address):
+        endpoint = Endpoint((f"http://{address}",), "x", "x")
+        sweep = measure(endpoint, tmp_path, 8, arrival="steady=5", observer=Watching())
+    numbers = sweep.table["request_id"].to_pylist()
+    assert len(set(sizes)) > 1
+    assert len(numbers) == len(set(numbers)) == sweep.cells[0].successful + sweep.cells[0].unjudged
+    assert {number % 8 for number in numbers} == set(range(8))
+    assert not list(tmp_path.rglob(".*.arrows"))
 
 
 def test_of_reset_data_a_digest_is_kept_and_nothing_else(tmp_path: Path) -> None:

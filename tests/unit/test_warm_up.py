@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from cells import a_failure, a_row
 
+from pytest_openenv_scale.engine.tally import MAX_REPLAYED, SessionTally
 from pytest_openenv_scale.engine.warm_up import (
     MAX_CHANCE,
     WARM_UP_STEPS,
@@ -26,10 +27,11 @@ from pytest_openenv_scale.results.outcome import WarmUp
 FINE = {"observation": {"text": "ready"}, "reward": 0.0, "done": False}
 BAD = {"observation": {"error": "unknown tool"}, "reward": 0.0, "done": False}
 DONE = {**FINE, "done": True}
+UNKNOWN_TOOL = AnsweredError("step", "unknown tool")
 
 
 def result(*rows, errors=(), messages: SessionMessages | None = None) -> CellResult:
-    answered = {number: AnsweredError("step", "unknown tool") for number in errors}
+    answered = dict.fromkeys(errors, UNKNOWN_TOOL)
     return CellResult(list(rows), 1.0, None, ClientStats(), (), answered, messages)
 
 
@@ -182,8 +184,15 @@ class Alone:
         return result(a_row(number), errors={number} & {*self.errors})
 
 
-def cell(batch: int, *errors: int) -> CellResult:
-    return result(*map(a_row, range(batch)), errors=errors)
+def tallied(*rows, errors=()) -> SessionTally:
+    tally = SessionTally()
+    for row in rows:
+        tally.add([row], {row.request_id: UNKNOWN_TOOL} if row.request_id in errors else {})
+    return tally
+
+
+def cell(batch: int, *errors: int) -> SessionTally:
+    return tallied(*map(a_row, range(batch)), errors=errors)
 
 
 def test_errors_of_a_whole_cell_that_no_session_alone_gets_are_of_load():
@@ -198,7 +207,7 @@ def test_sessions_whose_step_failed_after_an_error_are_among_those_that_were_loo
     failed_rows = [a_row(number, success=False, steps_done=0, step_latencies=[]) for number in range(4)]
     refused = [a_failure(number) for number in range(4, 8)]
     for errors in (1, 2, 4):
-        judged = SoloSessions(Alone()).judge(result(*failed_rows, *refused, errors=range(errors)))
+        judged = SoloSessions(Alone()).judge(tallied(*failed_rows, *refused, errors=range(errors)))
         assert (judged.count, judged.alone) == (errors, 0 if errors == 1 else solo_sessions_needed(errors, 4))
 
 
@@ -236,3 +245,20 @@ def test_plays_add_up_over_the_cells_of_a_sweep():
     assert plays.judge(cell(8, *range(8))).under_load
     assert plays.judge(cell(8, *range(8))).under_load
     assert len(alone.numbers) == 2
+
+
+def test_a_tally_counts_all_and_keeps_some():
+    tally = SessionTally()
+    for block in range(3):
+        numbers = range(block * MAX_REPLAYED, (block + 1) * MAX_REPLAYED)
+        tally.add([a_row(number) for number in numbers], dict.fromkeys(numbers, UNKNOWN_TOOL))
+    tally.add([a_failure(9_999)], {})
+    assert (tally.played, tally.reset, tally.answered_errors) == (
+        3 * MAX_REPLAYED + 1,
+        3 * MAX_REPLAYED,
+        3 * MAX_REPLAYED,
+    )
+    assert list(tally.errors) == list(range(MAX_REPLAYED))
+    assert (tally.failed, tally.says_restart) == (True, False)
+    tally.add([a_row(0, success=False, error_type="closed_early", error_code="1012")], {})
+    assert tally.says_restart

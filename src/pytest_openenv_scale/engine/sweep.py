@@ -21,12 +21,12 @@ from pytest_openenv_scale.core.endpoint import Endpoint, proxy_facts_between
 from pytest_openenv_scale.core.parsing import format_number, parse_arrival, short_repr
 from pytest_openenv_scale.core.system import install_command, wait_for
 from pytest_openenv_scale.core.text import LOG_LINES, count_new_lines
-from pytest_openenv_scale.load.ipc import CellRequest
+from pytest_openenv_scale.load.ipc import AnsweredError, CellRequest
 from pytest_openenv_scale.load.machine import await_calm
 from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator, LoadProgress
 from pytest_openenv_scale.metrics.cost import most_open
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise_part
-from pytest_openenv_scale.results.cell import SERVICE_RESTART, CellMeta, ClientFinding, SessionRow
+from pytest_openenv_scale.results.cell import CellMeta, ClientFinding, SessionRow
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome, StopReason, WarmUp
 from pytest_openenv_scale.results.parts import Part, join_parts
@@ -40,6 +40,7 @@ from .cooldown import Cooldown
 from .search import possible_courses
 from .server_watch import ServerWatch
 from .source import CellSource, Grid, Searching, most_failures, plan_search
+from .tally import SessionTally
 from .warm_up import SoloSessions, read_warm_up, warm_up_steps
 from .workload import find_workload
 
@@ -547,17 +548,23 @@ class _Measurement:
         # Of processes of this machine a file is read; elsewhere that takes a request.
         log_before = None if running is None else self._endpoint.log_tail(LOG_LINES)
         request = replace(self._cell_request(cell, meta.repetition), most_failures=most)
-        result = self._generator.run_cell(request, on_progress)
-        writer.write(result.rows, result.answered_errors)
-        failed = any(not row.success for row in result.rows)
-        answered_errors = self._plays[cell.mode].judge(result) if result.answered_errors else None
+        tally = SessionTally()
+
+        def on_rows(rows: Sequence[SessionRow], errors: Mapping[int, AnsweredError]) -> None:
+            writer.write(rows, errors)
+            tally.add(rows, errors)
+
+        result = self._generator.run_cell(request, on_progress, on_rows)
+        on_rows(result.rows, result.answered_errors)
+        failed = tally.failed
+        answered_errors = self._plays[cell.mode].judge(tally) if tally.errors else None
         self._cooldown.cell_ended(mode=cell.mode, failed=failed, wait_s=cell.wait or 0.0)
         if failed:
             time.sleep(0.05)  # A server that just died needs a moment to be seen as dead, and to finish its log.
         ended_pids = _ended(running, self._endpoint.processes())
         if failed and ended_pids:
             wait_for(lambda: self._endpoint.exit_status() is not None, _END_S, 0.02)
-        listens_again = self._listens_again(result.rows)
+        listens_again = self._listens_again(says_restart=tally.says_restart)
         watch.add(sample := self._endpoint.sample())
         if sample is not None and watch.first is not None:
             listens_again = listens_again or (sample.restarts or 0) > (watch.first.restarts or 0)
@@ -596,12 +603,11 @@ class _Measurement:
         request = self._cell_request(cell, _UNRECORDED)
         return self._generator.run_cell(request).rows[0].connected_s is not None
 
-    def _listens_again(self, rows: Sequence[SessionRow]) -> bool:
+    def _listens_again(self, *, says_restart: bool) -> bool:
         """Where the server ended or said that it restarts, wait for it, and return whether it answers again."""
         if self._endpoint.exit_status() is not None:
             return not self._has_ended()
-        says_so = any(row.error_type == "closed_early" and row.error_code == SERVICE_RESTART for row in rows)
-        return says_so and self._endpoint.rejoin()
+        return says_restart and self._endpoint.rejoin()
 
     def _has_ended(self) -> bool:
         """Return whether the server has ended for good: one that somebody else starts again is waited for, once."""

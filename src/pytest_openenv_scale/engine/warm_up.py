@@ -19,6 +19,8 @@ from pytest_openenv_scale.load.runner import CellResult
 from pytest_openenv_scale.results.cell import AnsweredErrors
 from pytest_openenv_scale.results.outcome import Sample, WarmUp
 
+from .tally import SessionTally
+
 WARM_UP_STEPS = 3
 """Steps that a warm-up takes at least, where they take it no longer than `_WARM_UP_S`."""
 
@@ -121,30 +123,28 @@ class SoloSessions:
         self._plays += 1
         self._errors += error
 
-    def judge(self, result: CellResult) -> AnsweredErrors:
+    def judge(self, tally: SessionTally) -> AnsweredErrors:
         """Say whether errors in the answers of a cell come under load only; plays those sessions alone to find out.
 
         Sessions alone that get none, while `k` of `n` in the cell did, do so by chance with the probability that all
         `k` fall among the `n` of `n + alone`: Fisher's exact test (1922), one-sided.
         """
-        answered = sum(row.reset_latency is not None for row in result.rows)
-        numbers = sorted(result.answered_errors)
-        if len(result.rows) == 1:
+        numbers = sorted(tally.errors)
+        if tally.played == 1:
             self.note(error=bool(numbers))
-            return self._judged(result, under_load=False)
+            return self._judged(tally, under_load=False)
         deadline = time.monotonic() + _MAX_PLAYS_S
-        needed = solo_sessions_needed(len(numbers), answered)
+        needed = solo_sessions_needed(tally.answered_errors, tally.reset)
         while not self._errors and self._plays < needed <= _MAX_PLAYS and time.monotonic() < deadline:
             alone = self._play(numbers[self._plays % len(numbers)])
             if alone is None or not alone.rows[0].success:
                 break
             self.note(error=bool(alone.answered_errors))
-        return self._judged(result, under_load=not self._errors and self._plays >= needed)
+        return self._judged(tally, under_load=not self._errors and self._plays >= needed)
 
-    def _judged(self, result: CellResult, *, under_load: bool) -> AnsweredErrors:
-        errors = result.answered_errors
-        words = next(iter(errors.values())).words
-        return AnsweredErrors(len(errors), words, self._plays, self._errors, under_load)
+    def _judged(self, tally: SessionTally, *, under_load: bool) -> AnsweredErrors:
+        words = next(iter(tally.errors.values())).words
+        return AnsweredErrors(tally.answered_errors, words, self._plays, self._errors, under_load)
 
 
 @lru_cache(maxsize=1024)
