@@ -29,6 +29,7 @@ from .theme import (
     figure_frame,
     infrastructure_scales,
     legend_height,
+    panel_labels,
     renamed_panels,
     seconds_ticks,
     state_layers,
@@ -239,7 +240,8 @@ def draw_throughput(figure: content.FigureContent) -> Any:
             for value, measure in zip(table["value"], table["measure"], strict=True)
         ]
     height = text_height(figure) + 0.85 + 2.5 * len(measures) + legend_height(names)
-    split = p9.facet_grid("measure", "panel" if len(panels) > 1 else None, scales="free_y")
+    labels = panel_labels(len(panels))
+    split = p9.facet_grid("measure", "panel" if len(panels) > 1 else None, scales="free_y", labeller=labels)
     return (
         p9.ggplot(points, p9.aes("x", "y", colour="infrastructure"))
         + p9.geom_line(
@@ -491,9 +493,9 @@ def draw_overhead(figure: content.FigureContent) -> Any:
     ticks = _decade_ticks(lines["seconds"].min(), lines["seconds"].max(), 6 if len(panels) <= 2 else 3)
     split: Any = []
     if len(names) > 1:
-        split = p9.facet_grid("row", "panel")
+        split = p9.facet_grid("row", "panel", labeller=panel_labels(len(panels)))
     elif len(panels) > 1:
-        split = p9.facet_wrap("panel", ncol=2)
+        split = p9.facet_wrap("panel", ncol=2, labeller=panel_labels(2))
     rows = len(names) if len(names) > 1 else -(-len(panels) // 2)
     height = text_height(figure) + 1.2 + rows * (1.35 if len(names) > 2 else 2.3) + (0.3 if len(panels) > 1 else 0)
     return (

@@ -194,6 +194,12 @@ def batch_axis(points: pd.DataFrame, panel_width: float, *, reach: float = 1.0) 
     )
 
 
+def panel_labels(columns: int) -> Any:
+    """Return what breaks the names of panels of which so many stand side by side; other strips stay as they are."""
+    width = 92 // columns
+    return p9.labeller(panel=lambda name: "\n".join(wrap_label(line, width) for line in name.split("\n")))
+
+
 class PanelGrid:
     """Panels side by side, and the size of the figure they make together."""
 
@@ -220,7 +226,7 @@ class PanelGrid:
         """Return the split into panels; none where there is one."""
         if not self._several:
             return []
-        return [p9.facet_wrap("panel", ncol=self.columns, scales=self._scales)]
+        return [p9.facet_wrap("panel", ncol=self.columns, scales=self._scales, labeller=panel_labels(self.columns))]
 
     def size(self, content: FigureContent) -> tuple[float, float]:
         """Return width and height in inches."""
