@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from docker_engine import BASE_IMAGE, engine_or_skip, server_wheels
 from measuring import measure
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.engine.sweep import Sweep
 from pytest_openenv_scale.results.outcome import Cost, Outcome
 from pytest_openenv_scale.targets import open_target
+from pytest_openenv_scale.targets.docker.engine import Engine
+from pytest_openenv_scale.targets.docker.image import ImageSource, obtain_image
+from slurm_cluster import slurm_or_skip
 
 pytestmark = [pytest.mark.real, pytest.mark.usefixtures("no_guard")]
 
@@ -21,7 +26,11 @@ STEP_S = 0.004
 APP = f"""
 import time
 from starlette.applications import Starlette
-from starlette.routing import WebSocketRoute
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route, WebSocketRoute
+
+async def health(request):
+    return PlainTextResponse("healthy")
 
 async def play(socket):
     await socket.accept()
@@ -37,7 +46,7 @@ async def play(socket):
             await socket.send_json({{"type": "observation", "data": data}})
         await socket.close()
 
-app = Starlette(routes=[WebSocketRoute("/ws", play)])
+app = Starlette(routes=[Route("/health", health), WebSocketRoute("/ws", play)])
 """
 
 
@@ -71,6 +80,34 @@ def test_memory_descriptors_and_cpu_that_were_planted_are_found(root: Path) -> N
     sweep = cost_of_sweep("local:app:app,server=uvicorn", root, 2, 4, 8, 16, 32, steps=5, slo=limits)
     check_planted(sweep)
     assert sweep.outcome is Outcome.MET, sweep.verdicts[0].limits
+
+
+def test_replicas_behind_envoy_are_added_up(root: Path) -> None:
+    check_planted(cost_of_sweep("envoy:replicas=2,app=app:app", root, 2, 4, 8, 16, 32, steps=5, reps=2))
+
+
+def test_nodes_of_a_job_are_added_up_where_they_are_this_machine(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("SLURM_", "SBATCH_")) and name != "SLURM_CONF"]:
+        monkeypatch.delenv(name)
+    with slurm_or_skip(2) as cluster:
+        for name, value in cluster.environ.items():
+            monkeypatch.setenv(name, value)
+        check_planted(cost_of_sweep("slurm:nodes=2,app=app:app", root, 2, 4, 8, 16, 32, steps=5, reps=2))
+
+
+def test_a_container_is_seen_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with engine_or_skip() as host:
+        monkeypatch.setenv("DOCKER_HOST", host)
+        engine = Engine.connect()
+        packaged = ImageSource(None, tmp_path, arguments={"BASE_IMAGE": BASE_IMAGE}, wheels=str(server_wheels()))
+        image = obtain_image(engine, packaged, print)
+        engine.close()
+        limits = {"cpu_per_step": "200ms", "memory_per_session": "8MiB", "rss": "1GiB"}
+        sweep = cost_of_sweep(f"docker:{image},pull=never", tmp_path, 4, 8, 16, 32, 64, steps=5, slo=limits)
+    (verdict,) = sweep.verdicts
+    assert sweep.outcome is Outcome.MET, verdict.cost
+    assert value(verdict.cost.cpu_per_step) > 0
+    assert value(verdict.cost.threads_per_session) >= 0
 
 
 def test_less_than_was_planted_is_missed(root: Path) -> None:

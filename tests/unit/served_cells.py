@@ -46,7 +46,7 @@ class Server:
             rss_bytes=round(80 * MIB + resident + self.generator.uniform(-1, 1) * self.noise),
             threads=round(4 + self.threads * open_sessions),
             descriptors=9,
-            all_descriptors=round(9 + self.descriptors * open_sessions),
+            all_descriptors=round(9 + 20 * self.cells + self.descriptors * open_sessions),
             open_sessions=open_sessions,
         )
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from checking_subjects import make_subject
+from checking_subjects import make_subject, served
 from pytest_openenv_scale.checks.subject import close_all
 from scripted_server import BINARY, CAPACITY, PING, PONG, error, frame, observation, refused_port, scripted
 
@@ -235,3 +235,12 @@ async def test_what_is_learned_is_asked_once():
 
     of = make_subject("http://127.0.0.1:1")
     assert [await of.learn(question), await of.learn(question)] == [1, 1]
+
+
+async def test_how_many_sessions_were_open_at_once_is_known_of_the_server():
+    async with served() as url:
+        subject = make_subject(url)
+        async with subject.client() as client:
+            await close_all([await client.start() for _ in range(3)])
+            await close_all([await client.start() for _ in range(2)])
+    assert subject.endpoint.held.most == 3

@@ -151,6 +151,7 @@ class RawClient:
         self._secrets = Secrets.from_headers(endpoint.headers)
         self._routes: list[Route] = []
         self._sessions: list[RawSession] = []
+        self._open: list[RawSession] = []
         self._began = time.perf_counter()
         self._clock = Clock()
         self._poller: Poller
@@ -194,6 +195,8 @@ class RawClient:
         route = self._routes[number % len(self._routes)]
         session.first_answer = await session.connect(Connection(self._poller, self._clock, route, session))
         session.connection.keep_alive(self._ping_s)
+        self._open = [one for one in (*self._open, session) if not one.ended]
+        self._endpoint.held.note(len(self._open))
         return session
 
     async def start(self, reset: Mapping[str, Any] | None = None, *, patience_s: float | None = None) -> RawSession:

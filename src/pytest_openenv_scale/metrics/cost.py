@@ -1,7 +1,8 @@
 """What sessions and steps cost a server: memory, threads and descriptors per open session, CPU time per step.
 
-Each is a slope. Only samples count in which more sessions were open than ever before: an allocator that keeps what
-closed sessions gave back shows as much memory afterwards as one that does not, and less growth.
+Each is a slope. Of memory and threads only samples count in which more sessions were open than ever before: allocators
+and pools keep what closed sessions gave back, so that the second time as many are open they hardly grow. Descriptors
+are given back at once; they count from what there were before the cell, as connections of others come and go.
 """
 
 from __future__ import annotations
@@ -58,20 +59,22 @@ def server_cost(summaries: Sequence[CellSummary], earlier: Sequence[CellSummary]
     cells = list(_before_a_restart(sorted((*earlier, *summaries), key=attrgetter("started_at"))))
     points = list(_rising_points(cells, summaries[0].cell.mode))
 
-    def cost_of(figure: str, compute: Callable[[Sequence[_Point]], Cost]) -> Cost | None:
-        peaks = (summary.server.peak for summary in summaries)
-        if all(peak is None or getattr(peak, figure) is None for peak in peaks):
-            return None
-        return compute([point for point in points if getattr(point.sample, figure) is not None])
-
     return ServerCost(
-        memory_per_session=cost_of("rss_bytes", lambda seen: _memory_cost(seen, _left_behind(cells))),
-        threads_per_session=cost_of("threads", lambda seen: _cost((p.open, p.sample.threads or 0) for p in seen)),
-        descriptors_per_session=cost_of(
-            "all_descriptors", lambda seen: _cost((p.open, p.sample.all_descriptors or 0) for p in seen)
+        memory_per_session=_unless_unseen("rss_bytes", summaries, lambda: _memory_cost(points, _left_behind(cells))),
+        threads_per_session=_unless_unseen(
+            "threads",
+            summaries,
+            lambda: _cost((p.open, p.sample.threads) for p in points if p.sample.threads is not None),
         ),
+        descriptors_per_session=_unless_unseen("all_descriptors", summaries, lambda: _cost(_descriptors(summaries))),
         cpu_per_step=_cpu_cost(summaries),
     )
+
+
+def _unless_unseen(figure: str, summaries: Sequence[CellSummary], compute: Callable[[], Cost]) -> Cost | None:
+    """Return what `compute` does; None where no sample of a curve has the figure."""
+    peaks = (summary.server.peak for summary in summaries)
+    return compute() if any(peak and getattr(peak, figure) is not None for peak in peaks) else None
 
 
 class _Point(NamedTuple):
@@ -84,9 +87,14 @@ class _Point(NamedTuple):
 
 def _before_a_restart(cells: Iterable[CellSummary]) -> Iterator[CellSummary]:
     for cell in cells:
-        if cell.ended_pids or cell.server_exit is not None or cell.listens_again:
+        if _restarted(cell):
             return
         yield cell
+
+
+def _restarted(cell: CellSummary) -> bool:
+    """Whether a process of the server ended during a cell: what is there afterwards is another."""
+    return bool(cell.ended_pids) or cell.server_exit is not None or cell.listens_again
 
 
 def most_open(cell: CellSummary) -> int:
@@ -112,10 +120,23 @@ def _rising_points(cells: Iterable[CellSummary], mode: str) -> Iterator[_Point]:
         ended += cell.begun
 
 
+def _descriptors(cells: Iterable[CellSummary]) -> Iterator[tuple[int, int]]:
+    """Yield, for samples of a curve, how many sessions were open, and by how many descriptors there were more."""
+    for cell in cells:
+        first = cell.server.first and cell.server.first.all_descriptors
+        if first is None or _restarted(cell):
+            continue
+        for sample in cell.server.rising:
+            if sample.open_sessions is not None and sample.all_descriptors is not None:
+                yield sample.open_sessions, sample.all_descriptors - first
+
+
 def _cost(points: Iterable[tuple[float, float]]) -> Cost:
-    """Return the slope of points, each of another x; without one where those that are far enough apart are too few."""
-    values = dict(points)
-    kept = [(x, values[x]) for x in thin_out(values)]
+    """Return the slope of the median y of each x; without one where those that are far enough apart are too few."""
+    values: dict[float, list[float]] = {}
+    for x, y in points:
+        values.setdefault(x, []).append(y)
+    kept = [(x, median(values[x])) for x in thin_out(values)]
     return Cost(len(kept), *slope(kept)) if len(kept) >= LEAST_POINTS else Cost(len(kept))
 
 
@@ -124,15 +145,15 @@ def _left_behind(cells: Sequence[CellSummary]) -> Cost | None:
 
     By how much a server has grown from before a cell to before the next, where it had held as many sessions before.
     """
-    growths: dict[int, list[float]] = {}
+    growths: list[tuple[int, int]] = []
     held = 0
     for cell, following in pairwise(cells):
         first, then = cell.server.first, following.server.first
         held, most = max(held, cell.server.held_before), most_open(cell)
         if most <= held and first and then and first.rss_bytes is not None and then.rss_bytes is not None:
-            growths.setdefault(cell.begun, []).append(then.rss_bytes - first.rss_bytes)
+            growths.append((cell.begun, then.rss_bytes - first.rss_bytes))
         held = max(held, most)
-    cost = _cost((sessions, median(grown)) for sessions, grown in growths.items())
+    cost = _cost(growths)
     return cost if cost.low is not None and cost.low > 0 else None
 
 
@@ -140,8 +161,10 @@ def _memory_cost(points: Sequence[_Point], left_behind: Cost | None) -> Cost:
     """Return the bytes of one more open session, without what those that had ended before left behind."""
 
     def without(bytes_each: float | None) -> Cost:
-        each = bytes_each or 0.0
-        return _cost((point.open, (point.sample.rss_bytes or 0) - each * point.ended) for point in points)
+        sizes = ((point, point.sample.rss_bytes) for point in points)
+        return _cost(
+            (point.open, size - (bytes_each or 0.0) * point.ended) for point, size in sizes if size is not None
+        )
 
     cost = without(left_behind and left_behind.value)
     if left_behind is None or cost.value is None:

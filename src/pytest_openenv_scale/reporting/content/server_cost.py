@@ -24,20 +24,23 @@ def cost_sentence(verdict: CurveVerdict) -> str | None:
     (1.9 to 2.3 ms) per step (at 95 %)".
     """
     costs: dict[str, Cost] = {name: cost for name in _NOUNS if (cost := getattr(verdict.cost, name)) is not None}
-    told = {name: cost for name, cost in costs.items() if cost.value is not None}
+    told = {name: cost for name, cost in costs.items() if cost.high is not None}
     of_session = [f"{_NOUNS[name]} {_cost_text(name, told[name])}" for name in told if name != "cpu_per_step"]
     parts = [f"{', '.join(of_session)} per open session"] if of_session else []
     if "cpu_per_step" in told:
         parts.append(f"CPU {_cost_text('cpu_per_step', told['cpu_per_step'])} per step")
     if not parts:
         return None
-    confidence = min(cost.confidence or 0.0 for cost in told.values())
-    return f"the server's cost: {'; '.join(parts)} (at {confidence * 100:.0f} %)"
+    confidence = min((cost.confidence for cost in told.values() if cost.confidence is not None), default=None)
+    sure = "" if confidence is None else f" (at {confidence * 100:.0f} %)"
+    return f"the server's cost: {'; '.join(parts)}{sure}"
 
 
 def _cost_text(name: str, cost: Cost) -> str:
     """Return a cost with its interval: "1.1 MiB (0.98 to 1.2 MiB)"; one that may as well be none says so."""
     low, high = (_figure(name, end) for end in (cost.low, cost.high))
+    if cost.value is None:
+        return f"{high} at most"
     span = "" if low == high else f" ({formatting.text_range(low, high)})"
     unclear = cost.low is not None and cost.high is not None and cost.low <= 0 <= cost.high and cost.low < cost.high
     return f"not clear{span}" if unclear and span else f"{_figure(name, cost.value)}{span}"
