@@ -39,10 +39,16 @@ def test_a_run_is_pushed_without_locks_links_and_what_is_unfinished(run: Path) -
     (run / "figures").mkdir()
     (run / "figures" / "a.png").write_bytes(b"\x89PNG")
     (run / "sessions.parquet" / ".half.tmp").write_bytes(b"")
+    (run / "sessions.parquet" / ".of-a-cell-that-was-cut-off.arrows").write_bytes(b"rows")
+    (run / "sessions.parquet" / ".hidden").mkdir()
+    (run / "sessions.parquet" / ".hidden" / ".elsewhere.arrows").write_bytes(b"")
     (run / "secret").symlink_to("/etc/passwd")
     files = [file.as_posix() for file in run_files(run)]
     assert files[:2] == ["figures/a.png", "manifest.json"]
-    assert [Path(file).suffix for file in files[2:]] == [".parquet", ".parquet"]
+    assert files[2] == "sessions.parquet/.of-a-cell-that-was-cut-off.arrows"
+    assert [Path(file).suffix for file in files[3:]] == [".parquet", ".parquet"]
+    in_dataset = [f"runs/{RUN_ID}/{file}" for file in (*files, "sessions.parquet/.half.tmp", "../.x.arrows")]
+    assert runs_in_dataset(in_dataset) == {RUN_ID: files}
 
 
 def test_the_cells_are_a_row_per_batch_and_repetition(run: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, cast
 
 import pyarrow as pa
@@ -19,6 +19,7 @@ from pytest_openenv_scale.reporting.content.wording import curve_tally, run_prob
 from pytest_openenv_scale.reporting.markdown import escape, inline_code, table_lines
 from pytest_openenv_scale.results.manifest import MANIFEST, SAMPLES
 from pytest_openenv_scale.results.run_directory import PARTS
+from pytest_openenv_scale.results.spool import STREAM_SUFFIX
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from .access import join_card, split_card
@@ -272,12 +273,16 @@ _IN_RUN = re.compile(rf"{RUNS}/({_RUN_ID.pattern})/(.+)")
 
 
 def run_files(run: Path) -> list[Path]:
-    """Return the files of a run directory, relative to it: no locks, samples, links, and nothing unfinished."""
+    """Return the files of a run directory, relative to it: no locks, samples, links, and no reports half written."""
     files = (path for path in run.rglob("*") if path.is_file() and not path.is_symlink())
     inside = (path.relative_to(run) for path in files)
-    return sorted(
-        path for path in inside if path != Path(SAMPLES) and not any(part.startswith(".") for part in path.parts)
-    )
+    return sorted(path for path in inside if path != Path(SAMPLES) and _belongs_to_run(path))
+
+
+def _belongs_to_run(path: PurePath) -> bool:
+    """Say whether a path in a run directory is one of its results: nothing hidden is, but rows that a kill cut off."""
+    hidden = any(part.startswith(".") for part in path.parts)
+    return not hidden or (path.parent == PurePath(PARTS) and path.suffix == STREAM_SUFFIX)
 
 
 def path_in_dataset(run_id: str, file: Path) -> str:
@@ -293,12 +298,12 @@ def cells_path(run_id: str) -> str:
 def runs_in_dataset(paths: Iterable[str]) -> dict[str, list[str]]:
     """Return the runs of a dataset by id: the paths of their files, relative to the run.
 
-    Folders without a manifest are left out, and so are paths with a part that begins with a dot.
+    Folders without a manifest are left out, and so are paths that no run is pushed with.
     """
     runs: dict[str, list[str]] = {}
     for path in paths:
         match = _IN_RUN.fullmatch(path)
-        if match and not any(part.startswith(".") for part in match[2].split("/")):
+        if match and _belongs_to_run(PurePosixPath(match[2])):
             runs.setdefault(match[1], []).append(match[2])
     return {run_id: sorted(files) for run_id, files in sorted(runs.items()) if MANIFEST in files}
 

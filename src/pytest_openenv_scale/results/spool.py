@@ -39,7 +39,8 @@ from pytest_openenv_scale.core.formatting import count_of
 from .cell import CUT_OFF, CellMeta, ClientFinding, SessionRow
 from .parts import BATCH_ROWS, META_KEY, REPEATING_COLUMNS, ROW_SCHEMA, SCHEMA, Part, cell_arrays, row_arrays
 
-_SUFFIX = ".arrows"
+STREAM_SUFFIX = ".arrows"
+"""The end of the name of a stream, which begins with a dot and the name of its part."""
 
 _ANSWERED_PHASE, _ANSWERED_WORDS = "answered_phase", "answered_words"
 _STREAM_SCHEMA = pa.schema([*ROW_SCHEMA, (_ANSWERED_PHASE, pa.string()), (_ANSWERED_WORDS, pa.string())])
@@ -153,7 +154,7 @@ def _free_paths(directory: Path, meta: CellMeta) -> tuple[Path, Path]:
     attempt = f"-a{meta.attempt}" if meta.attempt > 1 else ""
     stem = f"{meta.cell.id}-r{meta.repetition}{attempt}"
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    pairs = ((directory / f"{name}.parquet", directory / f".{name}{_SUFFIX}") for name in names)
+    pairs = ((directory / f"{name}.parquet", directory / f".{name}{STREAM_SUFFIX}") for name in names)
     return next(pair for pair in pairs if not any(path.exists() for path in pair))
 
 
@@ -244,7 +245,7 @@ def cut_off_parts(directory: Path) -> Iterator[CutOffPart]:
     Their `wall_s` is the moment of the last close. A stream without a whole block has nothing to tell, nor has one of
     which the part is sealed.
     """
-    for path in sorted(directory.glob(f".*{_SUFFIX}")):
+    for path in sorted(directory.glob(f".*{STREAM_SUFFIX}")):
         if not path.with_name(f"{path.stem[1:]}.parquet").exists() and (part := _cut_off_part(path)) is not None:
             yield part
 
