@@ -103,6 +103,13 @@ def test_a_search_in_words(golden: Golden, case: str) -> None:
     golden([max_batch_sentence(curve), *search_sentences(curve), headline(curve)])
 
 
+def test_a_search_of_a_steady_state_counts_slots():
+    curve = searched(*CLIFF, slo=EVERY_SESSION).curves[0]
+    slots = [replace(summary, cell=replace(summary.cell, arrival="steady=60")) for summary in curve.summaries]
+    assert "9 repetitions, 6,202 sessions" in search_sentences(curve)[0]
+    assert "9 repetitions, 6,202 slots" in search_sentences(replace(curve, summaries=tuple(slots)))[0]
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_they_stand_in_the_block_the_message_and_the_page(case: str) -> None:
     view = CASES[case]

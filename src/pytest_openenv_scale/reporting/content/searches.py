@@ -17,9 +17,8 @@ def search_sentences(view: CurveView) -> list[str]:
     if search is None or (search.stop_reason in ("interrupted", "running") and not search.probes):
         return []
     facts = [*_edge_facts(verdict, search)]
-    asked = (
-        f"{formatting.count_of(len(search.probes), 'repetition')}, {formatting.count_of(search.sessions, 'session')}"
-    )
+    unit = "slot" if any(summary.is_steady for summary in view.summaries) else "session"
+    asked = f"{formatting.count_of(len(search.probes), 'repetition')}, {formatting.count_of(search.sessions, unit)}"
     sentences = [f"searched {range_words(search.plan)}: {asked}" + (f"; {', '.join(facts)}" if facts else "")]
     sentences += [search_stop_words(verdict)] if search.stop_reason not in ("precision", "holds", "fails") else []
     sentences += [*_served_beyond(view), *_irregularities(verdict, search)]
