@@ -50,6 +50,7 @@ class Sample:
     startup_s: float | None = 0.8
     rss_bytes: int | None = 300_000_000
     reps: int = 1
+    arrival: str = "hold"
     slo: Slo = field(default_factory=Slo)
     episodes: bool | None = None
     """Whether sessions over HTTP were seen to hold an episode."""
@@ -192,7 +193,7 @@ def a_view(of: Sample, *, sweep_id="sweep") -> SweepView:
 
 def _record(of: Sample, sweep_id: str, started_at: datetime = NOON) -> SweepRecord:
     curves = tuple(
-        Curve(of.test, of.target, of.infrastructure, mode, wait, 1, "hold", tuple(batches))
+        Curve(of.test, of.target, of.infrastructure, mode, wait, 1, of.arrival, tuple(batches))
         for (mode, wait), batches in of.curves.items()
     )
     return SweepRecord(
@@ -203,7 +204,7 @@ def _record(of: Sample, sweep_id: str, started_at: datetime = NOON) -> SweepReco
         curves=curves,
         slos=tuple(of.slo for _ in curves),
         steps=1,
-        arrival="hold",
+        arrival=of.arrival,
         reps=of.reps,
         timeout_s=120.0,
         hardware=of.hardware,

@@ -48,14 +48,16 @@ def a_stored_cell(path, *, step, count=20, sweep="sweep") -> CellRows:
     cell = a_cell(count + 1)
     for repetition in (1, 2):
         meta = replace(a_meta(cell, repetition=repetition), sweep_id=sweep)
-        rows = [*(a_row(n, step=step + n / 1000) for n in range(count)), a_failure(count)]
+        ramp = [a_row(count + n, step=100.0, judged=False) for n in range(1, 4)]
+        rows = [*(a_row(n, step=step + n / 1000) for n in range(count)), a_failure(count), *ramp]
         a_part(path / PARTS, rows, meta)
     return CellRows(path, sweep, cell.id)
 
 
-def test_it_is_taken_from_the_successful_sessions_of_all_repetitions(tmp_path):
+def test_it_is_taken_from_the_judged_sessions_of_all_repetitions_that_succeeded(tmp_path):
     fast, slow = a_stored_cell(tmp_path / "a", step=1.0), a_stored_cell(tmp_path / "b", step=2.0)
     assert len(fast.latencies("total")) == 40
+    assert max(slow.latencies("total")) < 100.0
     assert latency_effect(fast, slow, "total") == 1.0
     assert latency_effect(slow, fast, "step") == -1.0
     assert latency_effect(fast, slow, "connect") == 0.0

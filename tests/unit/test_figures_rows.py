@@ -48,6 +48,10 @@ class TestOverheadDistribution:
         assert (count, shares) == (2, [0.5, 1.0])
         assert seconds == pytest.approx([0.1, 0.2], rel=0.02)
 
+    def test_sessions_that_are_not_judged_are_not_among_it(self, tmp_path):
+        rows = [a_row(0, total_latency=1.1), a_row(1, total_latency=9.0, judged=False)]
+        assert overhead_distribution([part_of(tmp_path, rows, arrival="steady=60,ramp=10")])[0] == 1
+
     def test_it_does_not_grow_with_the_rows(self, tmp_path):
         rows = [a_row(at, total_latency=1.01 + at * 1e-5) for at in range(20_000)]
         count, seconds, _ = overhead_distribution([part_of(tmp_path, rows)])
@@ -154,6 +158,24 @@ class TestFigures:
         assert len(content.facts["panels"]) == 2
         assert all("wait 1 s" in panel for panel in content.facts["panels"])
         assert content.notes[-1].startswith("12 more cells not shown")
+
+    def test_slots_have_no_moment_from_which_on_all_step(self, tmp_path):
+        study = join_runs([stored_run(tmp_path, sample("local-uvicorn", {8: (1.0, 0.01)}, arrival="steady=60"))])
+        content = figure.concurrency_content(study, StudyRows.from_study(study))
+        assert content is not None
+        assert content.facts["measures"] == ["asked for", "open"]
+        assert content.facts["panels"] == ["local-uvicorn\nws · wait 1 s · steady 60 s · 8 slots: passes"]
+
+    def test_of_very_many_cells_each_curve_shows_the_one_beyond_its_max_batch(self, tmp_path):
+        targets = [
+            sample(f"target{at}", {1: (1.0, 0.004), 4: (0.5, 0.1)}, target=f"local,workers={at}")
+            for at in range(1, figure.MOST_PANELS // 2 + 3)
+        ]
+        study = join_runs([stored_run(tmp_path, *targets)])
+        content = figure.concurrency_content(study, StudyRows.from_study(study))
+        assert content is not None
+        assert len(content.facts["panels"]) == len(targets)
+        assert all(panel.endswith("batch 4: fails ✕") for panel in content.facts["panels"])
 
     def test_a_damaged_part_is_left_out(self, tmp_path):
         study = stored(tmp_path)
