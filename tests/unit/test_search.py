@@ -18,7 +18,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.engine.allowance import Allowance
 from pytest_openenv_scale.engine.search import MOST_PROBES, Search, possible_courses
 from pytest_openenv_scale.results.outcome import Probe
-from pytest_openenv_scale.verdict.bracket import Bracket, drift_of, grown_bytes
+from pytest_openenv_scale.verdict.bracket import Bracket, Tally, drift_of, grown_bytes
 from simulated_server import KINDS, PLAN, PRECISION, REPETITIONS, STEADY, SimulatedServer, answer, search
 
 
@@ -100,6 +100,11 @@ def test_the_largest_batch_that_may_be_asked_for_ends_a_search_that_only_passes(
     assert (done.stop_reason, done.bracket.feasible_max, max(batches(done))) == ("top", 1000, 1000)
 
 
+def test_one_unlucky_repetition_of_the_largest_is_asked_until_it_holds():
+    done = searched(lambda batch, time: (batch, time) != (1000, 2), replace(PLAN, high=1000))
+    assert (done.stop_reason, done.bracket.feasible_max, done.bracket.tallies[1000]) == ("top", 1000, Tally(5, 1))
+
+
 def test_so_does_the_smallest_that_fails_which_is_asked_as_often_as_a_candidate():
     done = searched(up_to(0), replace(PLAN, low=16))
     assert (done.stop_reason, batches(done)) == ("bottom", [16, 16, 16])
@@ -119,6 +124,53 @@ def test_a_candidate_that_fails_once_makes_room_for_a_smaller_one():
     assert done.bracket.feasible_max not in (None, first)
     assert 0.95 * 700 <= (done.bracket.feasible_max or 0) <= 700
     assert done.bracket.tallies[first].fails == 1
+
+
+def in_turn(*outcomes: bool) -> Callable[[int], bool]:
+    """What the repetitions of a batch come to, by their number from 1; beyond these they pass."""
+    return lambda time: outcomes[time - 1] if time <= len(outcomes) else True
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "number", "record"),
+    [
+        ((True, False), 97, (5, 1)),
+        ((True, False, True, False), 97, (7, 2)),
+        ((True, False, False, False), 91, (1, 3)),
+        ((True, False, True, False, True, False), 91, (3, 3)),
+    ],
+)
+def test_a_batch_that_passes_in_a_part_is_repeated_until_it_is_as_sure_as_a_candidate_or_cannot_be(
+    outcomes, number, record
+):
+    """Where everything from 92 to 99 fails once, the bracket is wider than 5 % unless one of them holds."""
+
+    def passes(batch: int, time: int) -> bool:
+        if batch == 97:
+            return in_turn(*outcomes)(time)
+        return batch <= 91 or (batch < 97 and time == 1)
+
+    done = searched(passes, replace(PLAN, first=(91, 97, 100), high=4096, hints=(91, 97, 100)))
+    tally = done.bracket.tallies[97]
+    assert (done.bracket.feasible_max, (tally.passes, tally.fails)) == (number, record)
+
+
+def test_as_sure_as_3_of_3_are_5_of_6_and_7_of_9():
+    sure = {(passes, fails) for passes in range(11) for fails in range(11 - passes) if Tally(passes, fails).holds(3)}
+    assert {fails: min(passes for passes, failed in sure if failed == fails) for _, fails in sure} == {0: 3, 1: 5, 2: 7}
+    assert not any(Tally(passes, 3).may_hold(3) for passes in range(8))
+    assert Tally(10).holds(10)
+    assert not Tally(9, 1).holds(10)
+
+
+def test_the_last_repetitions_are_of_both_numbers_and_say_what_is_said_of_them():
+    for seed in range(30):
+        for kind in STEADY:
+            done, _ = search(SimulatedServer.draw(kind, seed))
+            last = {probe.batch: probe.passed for probe in done.probes[-REPETITIONS - 1 :]}
+            if done.stop_reason in ("precision", "slope"):
+                assert last[done.bracket.feasible_max] is True
+                assert last[done.bracket.infeasible_min] is False
 
 
 def test_hints_are_asked_as_soon_as_they_lie_in_the_bracket():

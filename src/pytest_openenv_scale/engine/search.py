@@ -2,7 +2,8 @@
 
 It doubles until a repetition fails, and halves the distance (of logarithms) between what passes and what fails. The
 batch that fails is then asked again, so that one unlucky repetition far below decides nothing; the largest one that
-passed is verified, and where a repetition of it fails, a smaller one.
+passed is verified, and where a repetition of it fails, a smaller one. Where that leaves both farther apart than the
+precision, batches in between that passed in a part of their repetitions are asked until it is sure what they do.
 """
 
 from __future__ import annotations
@@ -12,16 +13,13 @@ from typing import Literal
 
 from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.results.outcome import Probe, StopReason
-from pytest_openenv_scale.verdict.bracket import Bracket, Tally, drift_of
+from pytest_openenv_scale.verdict.bracket import DOUBTS, Bracket, Tally, drift_of
 
 RESOLUTION = 0.4
 """Share of the precision to which a bracket is narrowed: a step down from the candidate is then within it, too."""
 
 SLOPE_RESOLUTION = 0.01
 """How closely candidates are tried, as a fraction, where batches pass in some repetitions and fail in others."""
-
-RETRIES = 2
-"""How many more candidates are tried where the one that holds lies farther below what fails than the precision."""
 
 MOST_PROBES = 100
 """Repetitions after which a search ends that comes to no end: a server that answers differently every time."""
@@ -36,7 +34,6 @@ class Search:
         self.stop_reason: StopReason | None = None
         self.drift: Literal["fell", "rose"] | None = None
         self._hints = set(plan.hints)
-        self._retries = 0
 
     @property
     def bracket(self) -> Bracket:
@@ -120,38 +117,45 @@ class Search:
         """The floor is as near to the ceiling as is asked for: repeat the candidate, or step down to another."""
         plan, candidate = self.plan, bracket.candidate
         if candidate is None:
-            return self.plan.low if plan.low not in bracket.tallies else "bottom"
-        spoiled = bracket.first_failure_above(candidate)
-        if spoiled is not None and not _is_close(candidate, spoiled, self._step(bracket, spoiled)):
-            return _between(candidate, spoiled)
-        if bracket.tallies[candidate].passes < plan.repetitions:
-            return candidate
-        if ceiling is None:
+            if plan.low not in bracket.tallies:
+                return plan.low
+        else:
+            spoiled = bracket.first_failure_above(candidate)
+            if spoiled is not None and not _is_close(candidate, spoiled, self._step(bracket, spoiled)):
+                return _between(candidate, spoiled)
+            if bracket.tallies[candidate].passes < plan.repetitions:
+                return candidate
+        return self._conclude(bracket, ceiling)
+
+    def _conclude(self, bracket: Bracket, ceiling: int | None) -> int | StopReason:
+        """There is no more candidate: end where that is near enough to what fails, or see what those in between do."""
+        best = bracket.feasible_max
+        if best == self.plan.high:
             return "top"
-        if bracket.is_blocked(ceiling):
+        if ceiling is not None and bracket.is_blocked(ceiling):
             return "doubt"
-        if _is_close(candidate, ceiling, plan.precision):
-            return "precision"
-        return self._retry(bracket, candidate, ceiling) or "slope"
+        is_near = best is not None and ceiling is not None and _is_close(best, ceiling, self.plan.precision)
+        if not is_near and (undecided := bracket.undecided_above(best or 0)) is not None:
+            return undecided
+        if (outdated := self._outdated(bracket, (best, True), (ceiling, False))) is not None:
+            return outdated
+        return "precision" if is_near else "bottom" if best is None else "slope"
+
+    def _outdated(self, bracket: Bracket, *ends: tuple[int | None, bool]) -> int | None:
+        """Return a batch of which the last repetitions do not show that it still passes, or fails, as it is said to."""
+        last = {probe.batch: probe.passed for probe in self.probes[-self.plan.repetitions - 1 :]}
+        return next(
+            (
+                batch
+                for batch, passes in ends
+                if batch is not None and last.get(batch) is not passes and bracket.tallies[batch].doubts < DOUBTS
+            ),
+            None,
+        )
 
     def _step(self, bracket: Bracket, spoiled: int) -> float:
         step = self.plan.precision * RESOLUTION
         return max(step, SLOPE_RESOLUTION) if bracket.tallies[spoiled].passes else step
-
-    def _retry(self, bracket: Bracket, candidate: int, ceiling: int) -> int | None:
-        """Return another candidate on a slope, in its middle and apart from all before; None where there is no more."""
-        if self._retries >= RETRIES:
-            return None
-        self._retries += 1
-        apart = max(self.plan.precision * RESOLUTION, SLOPE_RESOLUTION) / 4
-        middle = math.sqrt(candidate * ceiling)
-        fresh = (
-            batch
-            for batch in range(candidate + 1, ceiling)
-            if batch >= candidate * (1 + 2 * apart)
-            and all(abs(math.log(batch / other)) > apart for other in bracket.tallies)
-        )
-        return min(fresh, key=lambda batch: abs(batch - middle), default=None)
 
 
 def _is_close(low: int, high: int, precision: float) -> bool:

@@ -51,6 +51,11 @@ def success_interval(successes: int, trials: int, confidence: float = CONFIDENCE
     return _lower_share(successes, trials, tail), 1 - _lower_share(trials - successes, trials, tail)
 
 
+def chance_of_half(successes: int, trials: int) -> float:
+    """Return how probable so many successes or more are where half of all trials succeed: the sign test, one-sided."""
+    return sum(math.comb(trials, count) for count in range(successes, trials + 1)) / 2**trials
+
+
 def _lower_share(successes: int, trials: int, tail: float) -> float:
     """Return the share at which as many successes or more have the probability `tail`."""
     if successes == 0:

@@ -175,6 +175,8 @@ class Reason(Jsonable):
 class CellVerdict(Jsonable):
     """One batch over all its repetitions; `passed` is None where that cannot be said (see `reasons`).
 
+    In a search a batch also passed that failed in so few of many repetitions that it holds all the same.
+
     `by_repetition` is the same of each repetition that was measured, in their order.
     """
 
@@ -355,9 +357,10 @@ class CurveVerdict(Jsonable):
     `max_batch` is the largest batch that passes in every repetition, all smaller ones of the curve passing
     too; `feasible_max` is the same number, `infeasible_min` the smallest batch that definitely failed, and
     `max_batches` are the max batch of each repetition alone. In a `search` max batch passed as often as was asked for,
-    and most repetitions of `infeasible_min` failed. `stopped` says why batches of the curve were not measured:
-    `two_failing` in a row, it `ended_early`, or `budget` or `max_sessions` did not allow for more. `notes` are
-    the endpoint's; `warm_up` is what a session was answered that played alone. `cost` is what sessions cost the server.
+    or in so many of more repetitions that it is as sure, and most repetitions of `infeasible_min` failed. `stopped`
+    says why batches of the curve were not measured: `two_failing` in a row, it `ended_early`, or `budget` or
+    `max_sessions` did not allow for more. `notes` are the endpoint's; `warm_up` is what a session was answered that
+    played alone. `cost` is what sessions cost the server.
     """
 
     curve: Curve

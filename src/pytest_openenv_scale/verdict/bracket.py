@@ -1,7 +1,8 @@
 """Where a curve stops passing, read from single repetitions in the order they were played, and how it stops.
 
-A batch holds where every repetition of it passed, and fails where most of them failed: one unlucky repetition far below
-decides neither. What lies between is the slope of a server that turns away gradually.
+A batch holds where so many repetitions of it passed, and so few failed, that it surely passes in more than half of all;
+it fails where most of them failed: one unlucky repetition far below decides neither. What lies between is the slope of
+a server that turns away gradually.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ from dataclasses import dataclass
 from itertools import pairwise, product
 from typing import Literal
 
+from pytest_openenv_scale.metrics.certainty import chance_of_half
 from pytest_openenv_scale.results.outcome import Probe
+
+MOST_REPETITIONS = 10
+"""Repetitions after which a batch that passed in a part of them is not asked again."""
 
 DOUBTS = 2
 """Doubtful repetitions of a batch after which it is not asked again."""
@@ -35,6 +40,19 @@ class Tally:
         """Whether more repetitions failed than passed."""
         return self.fails > self.passes
 
+    def holds(self, repetitions: int) -> bool:
+        """Whether it is as sure to pass more often than not as after so many passes without a failure.
+
+        So many passes or more are then as improbable of a batch of which half of all repetitions pass: as sure as 3 of
+        3 are 5 of 6 and 7 of 9.
+        """
+        return chance_of_half(self.passes, self.passes + self.fails) <= 0.5**repetitions
+
+    def may_hold(self, repetitions: int) -> bool:
+        """Whether it holds, or does if it passes each time it may yet be asked."""
+        left = max(MOST_REPETITIONS - self.passes - self.fails, 0)
+        return Tally(self.passes + left, self.fails).holds(repetitions)
+
     @property
     def is_doubtful(self) -> bool:
         """Whether nobody can say what becomes of it, as often as it is worth asking."""
@@ -43,7 +61,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Bracket:
-    """What probes say of a curve together; `repetitions` of them have to pass for a batch to hold."""
+    """What probes say of a curve together; `repetitions` of a batch have to pass where none fails."""
 
     tallies: Mapping[int, Tally]
     repetitions: int
@@ -74,10 +92,8 @@ class Bracket:
 
     @property
     def feasible_max(self) -> int | None:
-        """The largest batch below the ceiling that passed in every one of as many repetitions as are asked for."""
-        return max(
-            self._below_ceiling(lambda tally: tally.passes >= self.repetitions and not tally.fails), default=None
-        )
+        """The largest batch below the ceiling that holds."""
+        return max(self._below_ceiling(lambda tally: tally.holds(self.repetitions)), default=None)
 
     @property
     def infeasible_min(self) -> int | None:
@@ -95,7 +111,7 @@ class Bracket:
         best, worst = self.feasible_max, self.infeasible_min
         if best is None or worst is None:
             return None
-        return "slope" if any(best < batch <= worst for batch in self.mixed) else "cliff"
+        return "slope" if any(best <= batch <= worst for batch in self.mixed) else "cliff"
 
     @property
     def exceptions(self) -> tuple[int, ...]:
@@ -113,6 +129,13 @@ class Bracket:
         """Whether a batch cannot be judged, and would have to be."""
         tally = self.tallies[batch]
         return tally.is_doubtful and tally.passes < self.repetitions
+
+    def undecided_above(self, batch: int) -> int | None:
+        """Return the largest batch between this one and the ceiling that passed in a part, and may come to hold."""
+        above = self._below_ceiling(
+            lambda tally: bool(tally.passes and tally.fails) and tally.may_hold(self.repetitions)
+        )
+        return max((other for other in above if other > batch), default=None)
 
     def first_failure_above(self, batch: int) -> int | None:
         """Return the smallest larger batch that is known not to pass every time."""

@@ -67,6 +67,9 @@ def judge_curve(
         expected = search.repetitions
         verdicts = judge_cells(summaries, slo)
         outcome = _search_outcome(search, stop or "interrupted", ordered, verdicts)
+        tallies = Bracket.of(outcome.probes, expected).tallies
+        held = {batch for batch, tally in tallies.items() if tally.fails and tally.holds(expected)}
+        verdicts = tuple(replace(cell, passed=True) if cell.batch in held else cell for cell in verdicts)
         case = _SearchEvidence(curve, ordered, slo, cores, expected, verdicts, warm_up, stop, cost, outcome)
     limits = tuple(_judge_limits(case))
     breaches = [breach for cell in verdicts for breach in cell.breaches]

@@ -121,7 +121,7 @@ def search_stop_words(verdict: CurveVerdict) -> str:
 
 
 def _slope_words(verdict: CurveVerdict, search: SearchOutcome) -> str:
-    low, high = verdict.feasible_max or 0, verdict.infeasible_min or 0
+    low, high = verdict.feasible_max or 0, verdict.infeasible_min or search.plan.high
     between = f"{formatting.count(low)} and {formatting.count(high)}"
     return f"between {between} batches pass in a part of their repetitions, so that no closer bracket means anything"
 

@@ -295,8 +295,11 @@ def _got(verdict: CurveVerdict) -> str:
 
 def _max_batch_words(verdict: CurveVerdict) -> str:
     best = "none" if verdict.max_batch is None else formatting.count(verdict.max_batch)
-    if verdict.search is not None and verdict.max_batch is None:
-        return f"{best} that passed as often as was asked"
+    if verdict.search is not None:
+        if verdict.max_batch is None:
+            return f"{best} that passed as often as was asked"
+        passes, judged = verdict.search.tally(verdict.max_batch)
+        return f"{best} in {passes} of {formatting.count_of(judged, 'repetition')}"
     if verdict.repetitions == 1:
         return best
     same = verdict.max_batches.count(verdict.max_batch)
