@@ -147,6 +147,21 @@ async def test_progress_counts_the_sessions_of_all_processes(generators):
     assert 0 < reports[0].elapsed_s < 5
 
 
+async def test_a_batch_that_is_held_is_reported_with_all_of_its_sessions_open(generators):
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        for _ in range(2):
+            await peer.asked()
+            peer.say(observation())
+        await peer.asked()
+        await peer.part()
+
+    reports: list[LoadProgress] = []
+    async with scripted(script) as server:
+        await run_beside(generators(2), order(server.url, batch=10, arrival="hold"), reports.append)
+    assert max(progress.open for progress in reports) == 10
+
+
 async def test_wss_works_in_load_processes_where_the_environment_names_the_authority(monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(AUTHORITY))
     async with scripted(good, tls=server_tls()) as server:
