@@ -225,7 +225,7 @@ def test_a_run_killed_in_a_cell_keeps_its_sessions_and_cannot_be_judged_by_them(
     judged = verdict.cell(4)
     assert judged is not None
     assert (verdict.max_batch, judged.passed, judged.breaches) == (1, None, ())
-    assert [(reason.kind, reason.cause) for reason in judged.reasons] == [("client", "cut_off")]
+    assert [(reason.kind, reason.cause) for reason in judged.reasons] == [("cut_off", "cut_off")]
 
 
 # --- several processes

@@ -137,6 +137,7 @@ class Reason(Jsonable):
     | client | a finding's kind | the client was the limit: `words` are the finding's |
     | client | client_limit | `figures["sessions"]` could not be started; `words` and `figures["code"]` of the system |
     | hold | hold, not_all_open | not all sessions were open at once; `figures["open"]` were |
+    | cut_off | cut_off | the run ended before the repetition did: `words` tell how many sessions are kept |
     | no_data | | no session was measured |
     | unmeasurable | no_wait, no_phase, not_steady, unseen | `limit` cannot be judged |
     | queue | | `limit` is broken by the client's own queue alone: `observed`, `allowed`, `unqueued` in seconds |

@@ -21,7 +21,7 @@ from pytest_openenv_scale.metrics.drift import (
 )
 from pytest_openenv_scale.metrics.summary import CellSummary, split_attempts
 from pytest_openenv_scale.metrics.windows import Window
-from pytest_openenv_scale.results.cell import TRANSIENT_FINDINGS
+from pytest_openenv_scale.results.cell import CUT_OFF, TRANSIENT_FINDINGS
 from pytest_openenv_scale.results.outcome import Breach, CellVerdict, Reason
 
 SERVER_ERRORS = frozenset({"capacity", "environment", "handshake_status", "protocol", "refused"})
@@ -158,7 +158,8 @@ def _client_doubts(case: _CellEvidence) -> Iterator[Reason]:
     summary = case.summary
     for finding in summary.findings:
         if finding != summary.seen_late:
-            yield case.reason("hold" if finding.kind == "hold" else "client", finding.kind, words=finding.message)
+            kind = finding.kind if finding.kind in ("hold", CUT_OFF) else "client"
+            yield case.reason(kind, finding.kind, words=finding.message)
     if summary.client_limited:
         error = next((error for error in summary.errors if error.type == "client_limit" and error.message), None)
         figures = {"sessions": summary.client_limited, "asked": summary.asked, "code": error.code if error else None}

@@ -620,6 +620,7 @@ _OF_REASON: Mapping[str, Callable[[Reason, str], str]] = {
     "answers": _answers,
     "client": _client,
     "clock": _clock,
+    "cut_off": lambda reason, where: f"{reason.words} ({where})",
     "drift": _drift,
     "hold": _hold,
     "hosts": _host_reason,

@@ -67,6 +67,7 @@ _INCONCLUSIVE_TEXTS = {
     "queue": "the client was too slow",
     "late": "answers were seen late",
     "clock": "the clock was set",
+    "cut_off": "cut off",
     "hold": "never all open at once",
     "hosts": "hosts unknown",
     "no_data": "nothing measured",
