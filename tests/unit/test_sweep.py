@@ -12,9 +12,12 @@ import pytest
 from measuring import measure
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
+from pytest_openenv_scale.engine.allowance import OutOfTime
 from pytest_openenv_scale.engine.sweep import Observer
 from pytest_openenv_scale.load.runner import LoadProgress
 from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.results.run_directory import PARTS
+from pytest_openenv_scale.results.spool import cut_off_parts
 from server_process import running_server
 
 
@@ -77,6 +80,20 @@ def test_rows_of_a_steady_state_are_stored_while_it_lasts(tmp_path: Path) -> Non
     assert len(numbers) == len(set(numbers)) == sweep.cells[0].successful + sweep.cells[0].unjudged
     assert {number % 8 for number in numbers} == set(range(8))
     assert not list(tmp_path.rglob(".*.arrows"))
+
+
+def test_a_steady_state_that_used_up_the_budget_leaves_no_rows(tmp_path: Path) -> None:
+    class Impatient(Observer):
+        def cell_progress(self, cell: Cell, repetition: int, progress: LoadProgress) -> None:
+            if list(cut_off_parts(next(tmp_path.rglob(PARTS)))):
+                raise OutOfTime
+
+    with running_server() as (_, address):
+        endpoint = Endpoint((f"http://{address}",), "x", "x")
+        sweep = measure(endpoint, tmp_path, 4, arrival="steady=30", observer=Impatient())
+    assert sweep.view.record.stops == {sweep.curves[0].id: "budget"}
+    assert (sweep.cells, sweep.table.num_rows) == ((), 0)
+    assert list(next(tmp_path.rglob(PARTS)).iterdir()) == []
 
 
 def test_of_reset_data_a_digest_is_kept_and_nothing_else(tmp_path: Path) -> None:
