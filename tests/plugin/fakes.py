@@ -79,7 +79,7 @@ class FakeGenerator:
     def __exit__(self, *error: object) -> None:
         pass
 
-    def run_cell(self, order, on_progress=None) -> runner.CellResult:
+    def run_cell(self, order, on_progress=None, on_rows=None) -> runner.CellResult:
         options = _targets[order.urls[0]].options
         if order.repetition:
             self._take_time(float(options.get("seconds", 0)), order.cell.batch, on_progress)
