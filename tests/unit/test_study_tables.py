@@ -70,7 +70,7 @@ def test_what_was_not_measured_is_a_dash_and_what_holds_nothing_is_none():
     assert table(study, "max-batch").rows[0][2].number is None
     assert table(study, "max-batch").rows[0][3] == MISSING
     (nothing, _) = table_rows(study, "summary")
-    assert nothing == ("local-uvicorn", "ws", "1 s", "none", "2", "–", "–", "–", "800 ms", "–")
+    assert nothing == ("local-uvicorn", "ws", "1 s", "none", "2", "–", "–", "–", "800 ms", "–", "–")
     assert [row[0] for row in table_rows(study, "latency")] == ["local-docker"]
 
 
