@@ -87,6 +87,16 @@ def test_a_batch_that_was_stopped_early_is_missed_and_says_how_many_were_begun()
     assert (reason.kind, reason.figures) == ("stopped_early", {"begun": 31, "batch": 100, "failed": 6})
 
 
+def test_slots_that_never_began_before_time_was_up_are_told_and_decide_nothing():
+    rows = [a_row(number, slot=number) for number in range(3)]
+    summary = summary_of([*rows, never_began(3)], a_cell(4, arrival=STEADY))
+    assert (summary.asked, summary.client_limited, summary.not_started) == (3, 0, 1)
+    verdict = judge_cell(4, [summary], an_slo(success=1.0), 1)
+    assert verdict.passed is True
+    (reason,) = verdict.reasons
+    assert (reason.kind, reason.cause, reason.figures) == ("stopped_early", "slots", {"begun": 3, "batch": 4})
+
+
 def test_by_another_limit_than_the_one_it_was_stopped_for_nobody_can_say():
     verdict = judge_cell(100, [stopped(25, 6, 100)], an_slo(success=0.8), 1)
     assert (verdict.passed, [reason.kind for reason in verdict.reasons]) == (None, ["stopped_early"])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from playing import order, play, play_share
 from pytest_openenv_scale.client.handshake import read_retry_after
 from pytest_openenv_scale.config.think import ThinkTime, ThinkTimes, parse_think
-from pytest_openenv_scale.config.workload import Workload
+from pytest_openenv_scale.config.workload import Workload, parse_reset
 from pytest_openenv_scale.core.parsing import Arrival
 from pytest_openenv_scale.load import worker_share
 from pytest_openenv_scale.load.arrivals import LONGEST_PAUSE_S, Slots, plan_arrivals
@@ -81,6 +81,13 @@ def test_a_session_that_failed_while_it_played_is_followed_at_once():
 def test_none_begins_once_time_is_up():
     slots = Slots([(0.0, 0)], 1, ends=9.0)
     slots.session_ended(ended(slots.take()[1], 9.0), None)
+    assert slots.first() is None
+
+
+def test_only_the_first_sessions_of_slots_are_known_when_none_is_to_begin_any_more():
+    slots = Slots([(0.0, 0), (1.0, 1), (2.0, 2)], 3, ends=60.0)
+    slots.session_ended(ended(slots.take()[1], 0.5), None)
+    assert sorted(slots.stop()) == [(1.0, 1), (2.0, 2)]
     assert slots.first() is None
 
 
@@ -249,6 +256,35 @@ async def test_pauses_between_steps_hold_the_resets_after_done():
     assert [round(pause) for pause in row.step_pauses] == [2, 3, 2]
     assert row.resets == pytest.approx(1.0, abs=0.2)
     assert step_ends(row)[-1] <= (row.closed_s or 0.0)
+
+
+@pytest.mark.parametrize("mode", ["ws", "http"])
+async def test_slots_that_found_no_room_for_their_handshake_do_not_begin_once_time_is_up(mode: str, monkeypatch):
+    monkeypatch.setattr(worker_share, "HANDSHAKE_WINDOW", 2)
+
+    async def mute(peer: Peer) -> None:
+        await asyncio.sleep(100.0)
+
+    async with scripted(mute) as server:
+        rows = await play(server.url, batch=8, arrival="steady=6", timeout=4.0, mode=mode)
+    assert {row.request_id for row in rows if row.error_type == "timeout"} == {0, 1, 2, 3}
+    assert all(row.start_s is not None and row.start_s < 6.0 for row in rows if row.error_type == "timeout")
+    assert {(row.request_id, row.slot, row.judged) for row in rows if row.error_type == "not_started"} == {
+        (slot, slot, False) for slot in (4, 5, 6, 7)
+    }
+
+
+@pytest.mark.parametrize("mode", ["ws", "http"])
+async def test_a_steady_state_ends_where_the_data_of_its_last_sessions_cannot_be_made(
+    mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    text = "def task(session):\n    if session > 1:\n        raise KeyError\n    return {}\n"
+    (tmp_path / "ending_tasks.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    workload = Workload(({"move": 1},), reset=parse_reset("ending_tasks:task"))
+    rows = await played(batch=2, arrival="steady=4", mode=mode, workload=workload)
+    assert [row.success for row in rows[:2]] == [True, True]
+    assert {row.error_type for row in rows[2:]} == {"client_limit"}
 
 
 async def test_a_session_that_the_server_ends_while_it_thinks_fails_there():

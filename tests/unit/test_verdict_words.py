@@ -307,6 +307,7 @@ REASONS: list[tuple[CurveView, str]] = [
     (viewed(slow(findings=SEEN_LATE, client={"session_lag_max_s": 0.2}), total_p99="2.5s"), "late"),
     (viewed(slow(24, findings=SEEN_LATE), latency_factor=1), "late"),
     (viewed(a_summary(312, cell=a_cell(1000), failed=60, not_started=688), success=0.9), "stopped_early"),
+    (viewed(a_summary(3, cell=a_cell(4, arrival="steady=20"), not_started=1), success=0.9), "stopped_early"),
     (viewed(DRIFTING, open=50), "drift"),
     (viewed(a_summary(64), open=50), "unmeasurable"),
     (viewed(a_summary(64), rss="1GiB"), "unmeasurable"),

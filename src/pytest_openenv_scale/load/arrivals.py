@@ -92,9 +92,10 @@ class Slots(Arrivals):
         return number % self._slots
 
     def stop(self) -> list[tuple[float, int]]:
-        """Let no other session begin; those that would have are not known."""
+        """Let no other session begin; of those that would have, only the first of each slot is known."""
+        left = [(due, number) for due, number in self._heap if number < self._slots]
         self._heap.clear()
-        return []
+        return left
 
 
 def plan_arrivals(arrival: Arrival, assignment: Prepare, started: float) -> Arrivals:

@@ -196,6 +196,9 @@ class WorkerShare:
                 self.ends = self._judged_until
         self._arrivals = plan_arrivals(self._arrival, self._assignment, self._started)
         tick_task = asyncio.create_task(self._run_ticks())
+        end_timer: asyncio.TimerHandle | None = None
+        if self._judged_until != inf:
+            end_timer = asyncio.get_running_loop().call_later(self._judged_until - time.perf_counter(), self._time_up)
         try:
             if not len(self._numbers):
                 self._send(BatchReady(self._progress()))
@@ -205,6 +208,8 @@ class WorkerShare:
                 await self._run_websockets()
         finally:
             tick_task.cancel()
+            if end_timer is not None:
+                end_timer.cancel()
         usage_after, starved = resource.getrusage(resource.RUSAGE_SELF), runnable_wait_s() - starved
         self._clock.refresh()
         ended = time.perf_counter()
@@ -338,12 +343,18 @@ class WorkerShare:
         return Pace(ThinkTimes(request.think, request.seed, number))
 
     def halt(self, failed: int) -> None:
-        """Let no other session begin, as so many had failed; those that would have get a row that says so."""
+        """Let no other session begin, as so many had failed."""
         batch = self._cell.batch
-        reason = f"not started: {count_of(failed, 'session')} of {batch:,} had failed before, which decides"
+        self._begin_no_more(f"{count_of(failed, 'session')} of {batch:,} had failed before, which decides")
+
+    def _time_up(self) -> None:
+        self._begin_no_more("time was up before the handshakes that were under way had ended")
+
+    def _begin_no_more(self, reason: str) -> None:
+        """Let no other session begin; those that would have, as far as they are known, get a row that says so."""
         for due, number in self._arrivals.stop():
             record = SessionRecord(number, due)
-            record.fail("connect", NOT_STARTED, None, reason)
+            record.fail("connect", NOT_STARTED, None, f"not started: {reason}")
             record.judged = False
             self._records.append(record)
         if self._http is None:

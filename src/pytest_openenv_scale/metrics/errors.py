@@ -271,7 +271,7 @@ class JudgedRows:
 
 
 def count_unjudged(rows: RepetitionRows) -> tuple[int, int]:
-    """Return how many sessions never began, as enough had failed, and how many others no figure counts."""
+    """Return how many sessions never began, and how many others no figure counts."""
     not_started = unjudged = 0
     for batch in rows.batches("judged", "error_type"):
         left_out = batch.filter(pc.invert(batch["judged"]))

@@ -65,8 +65,9 @@ class DoubtfulSessions(Jsonable):
 class CellSummary(Jsonable):
     """One repetition of a cell; seconds, fractions and rates per second, None where unknown.
 
-    Sessions that were `not_started`, as enough others had failed, and those that are `unjudged` (they began in a ramp,
-    or ran on when time was up) are in no other figure but `peak_concurrency` and `steps`.
+    Sessions that were `not_started`, as enough others had failed (in a steady state: slots that never began, as time
+    was up), and those that are `unjudged` (they began in a ramp, or ran on when time was up) are in no other figure but
+    `peak_concurrency` and `steps`.
     `asked` = successful + failed + client_limited. Sessions the client could not start (`client_limited`)
     leave the denominator of `success_rate`. `requests_per_second` is successful ÷ wall, without a ramp,
     `effective_concurrency` Σ waited of successes ÷ the same; in a steady state both are of all sessions that ended well

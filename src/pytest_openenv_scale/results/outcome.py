@@ -150,6 +150,7 @@ class Reason(Jsonable):
     | pongs | ended, late | `figures["missed"]` pings had no answer in `figures["after"]` seconds |
     | answers | game, under_load | sessions got errors as answers, `words` the first; `figures` of `AnsweredErrors` |
     | server_died | | the server ended |
+    | stopped_early | slots | only `figures["begun"]` of `figures["batch"]` slots began before time was up |
     | stopped_early | | only `figures["begun"]` of `figures["batch"]` sessions began, as `figures["failed"]` failed |
     | incomplete | | `figures["measured"]` repetitions instead of `repetitions` |
     | note | | `words` that were noted when the cell was measured |

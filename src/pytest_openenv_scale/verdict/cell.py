@@ -172,8 +172,15 @@ def _client_doubts(case: _CellEvidence) -> Iterator[Reason]:
 
 
 def _note_early_stop(case: _CellEvidence) -> None:
-    """Tell that sessions were not begun: by the limits they stopped for the cell is missed, by others in doubt."""
+    """Tell that sessions were not begun: by the limits they stopped for the cell is missed, by others in doubt.
+
+    How many slots of a steady state are held is judged apart.
+    """
     summary = case.summary
+    if summary.is_steady:
+        slots = {"begun": summary.batch - summary.not_started, "batch": summary.batch}
+        case.remarks.append(case.reason("stopped_early", "slots", figures=slots))
+        return
     figures = {"begun": summary.begun, "batch": summary.batch, "failed": summary.failed}
     (case.remarks if case.breaches else case.doubts).append(case.reason("stopped_early", figures=figures))
 

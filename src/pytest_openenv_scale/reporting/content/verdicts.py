@@ -605,7 +605,9 @@ _USED_UP = frozenset({"memory", "threads", "descriptors"})
 
 
 def _stopped_early(reason: Reason, where: str) -> str:
-    begun, batch, failed = (int(reason.figures[name] or 0) for name in ("begun", "batch", "failed"))
+    begun, batch, failed = (int(reason.figures.get(name) or 0) for name in ("begun", "batch", "failed"))
+    if reason.cause == "slots":
+        return f"only {begun:,} of {formatting.count_of(batch, 'slot')} began before time was up ({where})"
     sessions = f"{begun:,} of {formatting.count_of(batch, 'session')} {'was' if begun == 1 else 'were'} begun"
     return f"stopped early: {sessions}, as {failed:,} had failed ({where})"
 
