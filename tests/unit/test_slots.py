@@ -301,11 +301,14 @@ async def test_a_session_that_the_server_ends_while_it_thinks_fails_there():
     assert row.step_pauses == ()
 
 
-async def test_rows_leave_while_others_play_and_none_is_lost(monkeypatch):
+@pytest.mark.parametrize(
+    ("batch", "arrival"), [(4, Arrival("steady", seconds=30.0)), (60, Arrival("rate", rate=2.0, seconds=30.0))], ids=str
+)
+async def test_rows_leave_while_others_play_and_none_is_lost(batch: int, arrival: Arrival, monkeypatch):
     monkeypatch.setattr(worker_share, "BLOCK_S", 5.0)
     blocks: list[list[int]] = []
     async with scripted(quick) as server:
-        request = order(server.url, batch=4, arrival="steady=30", think=TWO_SECONDS)
+        request = order(server.url, batch=batch, arrival=str(arrival), think=TWO_SECONDS)
         share = WorkerShare(
             Prepare(request, 0, 1),
             lambda event: (

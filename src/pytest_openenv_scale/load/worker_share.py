@@ -39,7 +39,7 @@ HANDSHAKE_WINDOW = 256
 """Handshakes in flight per batch: more of them only queue in client and server and starve each other."""
 
 BLOCK_ROWS, BLOCK_S = 2048, 2.0
-"""In a steady state rows leave when so many sessions have ended, or some of them this many seconds ago."""
+"""In a cell that lasts for a time rows leave when so many sessions have ended, or some of them this long ago."""
 
 _TICK_S = 0.05
 _PROGRESS_EVERY_TICKS = 10
@@ -488,7 +488,7 @@ class WorkerShare:
             count += 1
             if count % _PROGRESS_EVERY_TICKS == 0:
                 self._send(self._progress())
-                if self._arrival.kind == "steady":
+                if self._arrival.seconds is not None:
                     self._send_block()
 
     def _progress(self) -> ShareProgress:
