@@ -176,7 +176,7 @@ async def test_a_session_that_failed_after_its_reset_was_not_refused():
 # What is judged
 
 
-async def test_what_began_in_the_ramp_or_ended_when_time_was_up_is_not_judged():
+async def test_what_began_in_the_ramp_is_not_judged_and_what_ended_when_time_was_up_has_no_latency():
     """A server that is full while slots begin, and resets every session from the moment time is up."""
     began: list[float] = []
 
@@ -203,13 +203,39 @@ async def test_what_began_in_the_ramp_or_ended_when_time_was_up_is_not_judged():
         assert row.closed_s is not None
         assert row.judged == (row.due_s >= 4.0 and row.closed_s <= 20.0)
     in_ramp = [row for row in rows if row.due_s < 4.0]
-    in_drain = [row for row in rows if (row.closed_s or 0.0) > 20.0]
+    after_the_end = [row for row in rows if (row.closed_s or 0.0) > 20.0]
     assert {row.error_type for row in in_ramp} >= {"capacity"}
-    assert {row.error_type for row in in_drain} == {"connection_reset"}
-    assert summary.success_rate == 1.0
-    assert summary.failed == 0
-    assert (summary.asked, summary.unjudged) == (sum(row.judged for row in rows), sum(not row.judged for row in rows))
-    assert summary.asked > 0
+    assert {row.error_type for row in after_the_end} == {"connection_reset"}
+    failed = sum(row.due_s >= 4.0 for row in after_the_end)
+    assert summary.failed == failed > 0
+    assert summary.asked == summary.successful + failed == sum(row.due_s >= 4.0 for row in rows)
+    assert summary.unjudged == sum(row.due_s < 4.0 for row in rows)
+    total = summary.phase("total")
+    assert total is not None
+    assert total.count == summary.successful
+
+
+async def test_sessions_that_fail_at_once_have_no_larger_a_share_than_those_that_play_for_long():
+    """Every fourth session is refused, and the others take most of the time: at its end most of them play on."""
+
+    async def script(peer: Peer) -> None:
+        if peer.number % 4 == 3:
+            await full(peer)
+            return
+        await peer.accept()
+        while (await peer.asked())["type"] != "close":
+            peer.say(observation())
+        await peer.part()
+
+    async with scripted(script) as server:
+        rows, summary = await play_steady(
+            server.url, batch=12, steps=4, arrival="steady=30", think=ThinkTime("uniform", (4.0, 6.0))
+        )
+    refused = sum(row.error_type == "capacity" for row in rows)
+    assert summary.asked == len(rows)
+    assert summary.success_rate == 1 - refused / len(rows)
+    assert abs(refused / len(rows) - 1 / 4) < 1 / len(rows)
+    assert sum(row.success and not row.judged for row in rows) > 6
 
 
 async def test_the_least_number_of_open_sessions_is_that_of_the_judged_time():

@@ -74,7 +74,7 @@ async def test_a_steady_state_that_is_short_against_its_sessions_is_said_before(
         await asyncio.to_thread(
             measure, endpoint, tmp_path, 2, think=think, arrival="steady=0.5", action={"a": 1}, observer=observer
         )
-    assert sum("few sessions or none are judged" in note for note in notes) == noted
+    assert sum("few sessions or none end in a steady state" in note for note in notes) == noted
 
 
 async def test_without_a_think_time_nothing_is_said_of_one(requests, tmp_path):

@@ -427,8 +427,8 @@ class _Measurement:
         plan, lasting = self._record.searches.get(curve.id), timing.arrival.seconds
         if timing.judges_few and not self._settings.until_done:
             self._observer.note(
-                f"{self._record.test}: of a steady state of {format_number(lasting or 0.0)} s few sessions or none are"
-                f" judged, as one waits and thinks for {format_number(round(timing.session_s, 1))} s: make it longer"
+                f"{self._record.test}: few sessions or none end in a steady state of {format_number(lasting or 0.0)} s,"
+                f" as one waits and thinks for {format_number(round(timing.session_s, 1))} s: make it longer"
             )
         if plan is None or lasting is None:
             return

@@ -18,7 +18,7 @@ from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts, SessionSettings
 from pytest_openenv_scale.core.parsing import parse_arrival
 from pytest_openenv_scale.core.serialization import Jsonable
-from pytest_openenv_scale.results.cell import AnsweredErrors, CellMeta, ClientFinding, ServerSamples
+from pytest_openenv_scale.results.cell import NOT_STARTED, AnsweredErrors, CellMeta, ClientFinding, ServerSamples
 from pytest_openenv_scale.results.parts import Part
 
 from .concurrency import peak_concurrency
@@ -66,8 +66,9 @@ class CellSummary(Jsonable):
     """One repetition of a cell; seconds, fractions and rates per second, None where unknown.
 
     Sessions that were `not_started`, as enough others had failed (in a steady state: slots that never began, as time
-    was up), and those that are `unjudged` (they began in a ramp, or ran on when time was up) are in no other figure but
-    `peak_concurrency` and `steps`.
+    was up), and those that are `unjudged`, as they began in a ramp, are in no other figure but `peak_concurrency` and
+    `steps`. Those of a steady state that ran on when its time was up count by how they ended, but not in the times of
+    `phases`: load was less by then. Left out of success they would leave those that fail at once too large a share.
     `asked` = successful + failed + client_limited. Sessions the client could not start (`client_limited`)
     leave the denominator of `success_rate`. `requests_per_second` is successful ÷ wall, without a ramp,
     `effective_concurrency` Σ waited of successes ÷ the same; in a steady state both are of all sessions that ended well
@@ -210,6 +211,7 @@ _OVERHEAD_COLUMNS = ("total_latency", "steps_done", "wait_requested")
 
 COLUMNS = (
     "request_id",
+    "due_s",
     "wait_requested",
     "start_s",
     "reset_done_s",
@@ -258,14 +260,17 @@ def summarise_part(part: Part) -> CellSummary:
 
 def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
     """Reduce rows to their summary, reading a column or two at a time, so that any number of them fits into memory."""
-    all_rows, rows = rows, JudgedRows(rows)
+    arrival = parse_arrival(meta.cell.arrival)
+    all_rows, judged_rows = rows, JudgedRows(rows)
+    rows = _BegunRows(all_rows, arrival.ramp) if arrival.kind == "steady" else judged_rows
     counts, (not_started, unjudged) = count_rows(rows), count_unjudged(all_rows)
+    unjudged -= counts.good + counts.bad - _count(judged_rows)
     failed = counts.bad - counts.limited
     peak = peak_concurrency(lambda: all_rows.batches("reset_done_s", "closed_s"))
     asked = max(_least_sessions(meta) - not_started - unjudged, counts.good + counts.bad)
     judged = counts.good + failed
     requests_per_second, effective_concurrency = _rates(all_rows, meta)
-    windows, steady = windows_of(all_rows, meta), parse_arrival(meta.cell.arrival).kind == "steady"
+    windows, steady = windows_of(all_rows, meta), arrival.kind == "steady"
     least = [window.open_least for window in windows if window.judged and window.open_least is not None]
     return CellSummary(
         run_id=meta.run_id,
@@ -279,7 +284,7 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         success_rate=counts.good / judged if judged else None,
         wall_s=meta.wall_s,
         started_at=meta.started_at,
-        phases=_phases(rows),
+        phases=_phases(judged_rows),
         requests_per_second=requests_per_second,
         effective_concurrency=effective_concurrency,
         peak_concurrency=peak if peak or not counts.good else None,
@@ -310,7 +315,7 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
         busiest_worker=counts.busiest or None,
         session_settings=meta.session_settings,
         attempt=meta.attempt,
-        doubtful=_doubtful_sessions(rows, counts, meta),
+        doubtful=_doubtful_sessions(rows, judged_rows, counts, meta),
         not_started=not_started,
         unjudged=unjudged,
         open_least=min(least, default=None) if steady else None,
@@ -331,14 +336,15 @@ _OF_SOME_SESSIONS = frozenset({"loop_lag", "process_died"})
 """Findings that leave in doubt how some of the sessions would have gone, and tell which."""
 
 
-def _doubtful_sessions(rows: RepetitionRows, counts: RowCounts, meta: CellMeta) -> DoubtfulSessions | None:
+def _doubtful_sessions(
+    rows: RepetitionRows, judged_rows: RepetitionRows, counts: RowCounts, meta: CellMeta
+) -> DoubtfulSessions | None:
     kinds = {finding.kind for finding in meta.findings} - {"http_lag"}
     if "process_died" in kinds and parse_arrival(meta.cell.arrival).kind == "steady":
         return None  # Its slots would have played nobody knows how many sessions more.
     if not kinds or kinds - _OF_SOME_SESSIONS or ("loop_lag" in kinds and meta.client.get("late_sessions") is None):
         return None
-    certain = _CertainRows(rows)
-    certain_counts = count_rows(certain)
+    certain_counts, certain = count_rows(_CertainRows(rows)), _CertainRows(judged_rows)
     successful = counts.good - certain_counts.good
     failed = counts.bad - counts.limited - certain_counts.bad
     count = successful + failed + counts.limited
@@ -355,6 +361,24 @@ def _doubtful_sessions(rows: RepetitionRows, counts: RowCounts, meta: CellMeta) 
             if (values := list(_phase_values(certain, columns, compute)))
         },
     )
+
+
+def _count(rows: RepetitionRows) -> int:
+    return sum(batch.num_rows for batch in rows.batches("success"))
+
+
+@dataclass(frozen=True, slots=True)
+class _BegunRows:
+    """The rows of a steady state whose sessions began, and were due after its ramp."""
+
+    rows: RepetitionRows
+    ramp_s: float
+
+    def batches(self, *columns: str) -> Iterator[pa.Table]:
+        for batch in self.rows.batches(*dict.fromkeys((*columns, "due_s", "error_type", "judged"))):
+            begun = pc.fill_null(pc.not_equal(batch["error_type"], NOT_STARTED), True)
+            ran_on = pc.and_(begun, pc.greater_equal(batch["due_s"], self.ramp_s))
+            yield batch.filter(pc.or_(batch["judged"], ran_on)).select(list(columns))
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,8 +46,8 @@ class SessionRow(NamedTuple):
 
     `slot` is the number of the slot that played the session in a steady state. `step_pauses` are, for each step, the
     seconds from the end of the step before it (of the reset, for the first) to its sending, where sessions think.
-    `judged` is false where no figure counts the session: it began in the ramp, ran on when time was up, or never began
-    (`error_type` not_started).
+    `judged` is false where no latency counts the session: it began in the ramp, ran on when time was up (how it ended
+    counts all the same), or never began (`error_type` not_started).
     """
 
     request_id: int
