@@ -62,6 +62,9 @@ class TestOneLine:
         (sentence,) = windows_sentences(a_sweep(steady(64, windows=silent)).curves[0])
         assert sentence.endswith(": success 99.0 to 100.0 %, open at least 63")
 
+    def test_windows_that_tell_nothing_have_no_line(self):
+        assert windows_sentences(a_sweep(steady(64, windows=(Window(0.0, 5.0, judged=True),))).curves[0]) == []
+
     def test_a_batch_that_is_no_steady_state_has_none(self):
         assert windows_sentences(a_sweep(measured(8)).curves[0]) == []
 
@@ -114,6 +117,12 @@ class TestTable:
         times = [row[0].text for row in table.rows]
         assert (times[0], times[-1]) == ("ramp: 0 to 60", "drain: 14,400 to 14,402.5")
         assert table.notes[1].startswith(f"{len(many) - len(table.rows)} windows between are left out: step p99")
+
+    def test_what_was_cut_off_in_its_ramp_has_no_drain(self):
+        ramp = tuple(window for window in steady_windows() if window.start_s < 10)
+        (table,) = windows_tables(study_with(steady(64, windows=ramp)).curves[0])
+        assert [row[0].text for row in table.rows] == ["ramp: 0 to 5", "ramp: 5 to 10"]
+        assert table.notes == ("ramp is not judged",)
 
     def test_the_scaling_table_shows_sessions_and_the_least_open_beside_success(self):
         table = scaling_table(study_with(steady(64)))

@@ -25,21 +25,24 @@ def windows_sentences(view: CurveView) -> list[str]:
     points = batch_points(view)
     if (verdict := view.verdict).search is not None:
         points = tuple(point for point in points if point.batch in (verdict.feasible_max, verdict.infeasible_min))
-    return [_windows_sentence(point) for point in points if any(map(_judged_windows, point.repetitions))]
+    return [sentence for point in points if (sentence := _windows_sentence(point)) is not None]
 
 
 def _judged_windows(cell: CellSummary) -> list[Window]:
     return [window for window in cell.windows if window.judged]
 
 
-def _windows_sentence(point: BatchPoint) -> str:
+def _windows_sentence(point: BatchPoint) -> str | None:
     by_repetition = list(map(_judged_windows, point.repetitions))
     windows = [window for judged in by_repetition for window in judged]
+    spans = window_spans(windows)
+    if not spans:
+        return None
     count = formatting.count_of(max(map(len, by_repetition)), "window")
     length = moment(windows[0].end_s - windows[0].start_s)
     several = f" in each of {len(by_repetition)} repetitions" if len(by_repetition) > 1 else ""
     name = load_name(point.worst.cell)
-    return f"{name}, {count} of {length} s{several}: {', '.join(window_spans(windows))}"
+    return f"{name}, {count} of {length} s{several}: {', '.join(spans)}"
 
 
 def window_spans(windows: Sequence[Window]) -> list[str]:
@@ -95,8 +98,8 @@ def moment(at_s: float) -> str:
 
 
 def unjudged_name(windows: Sequence[Window], window: Window, beginning: str) -> str:
-    """Return what a window is that is not judged: "drain", or the `beginning` before those that are; else nothing."""
+    """Return what a window is that is not judged: "drain" after those that are, else the `beginning`; or nothing."""
     if window.judged:
         return ""
-    is_before = any(other.judged and other.start_s >= window.end_s for other in windows)
-    return beginning if is_before else "drain"
+    is_after = any(other.judged and other.end_s <= window.start_s for other in windows)
+    return "drain" if is_after else beginning
