@@ -51,6 +51,25 @@ def test_rows_stand_in_the_order_in_which_sessions_ended(tmp_path):
     assert part.table()["request_id"].to_pylist() == [2, 0, 1]
 
 
+def test_nothing_is_imported_any_more_once_a_cell_has_begun(tmp_path):
+    code = f"""
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.results.cell import CellMeta, SessionRow
+from pytest_openenv_scale.results.spool import PartWriter
+
+meta = CellMeta("r", "s", Cell("t", "http://x", "x", "ws", None, 1, 1, "burst"), 1, 0.0, datetime.now(UTC))
+with PartWriter(Path({str(tmp_path)!r}), meta) as writer:
+    before = set(sys.modules)
+    writer.write([SessionRow(0, 0, 0.0, 0.0)])
+    print(sorted(set(sys.modules) - before))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[]\n"
+
+
 def test_rows_are_on_disk_as_soon_as_they_are_written(tmp_path):
     with PartWriter(tmp_path, a_meta()) as writer:
         writer.write([a_row(0), a_row(1)])

@@ -74,6 +74,8 @@ class PartWriter:
             self._path, self._stream = _free_paths(directory, meta)
             self._file = self._stream.open("xb")
         self._writer = ipc.new_stream(self._file, _STREAM_SCHEMA.with_metadata(_metadata(meta)))
+        # With its first array pyarrow imports pandas, where there is one; that is not to happen while sessions play.
+        pa.array((), pa.null())
 
     def __enter__(self) -> Self:
         return self
