@@ -180,12 +180,13 @@ def test_a_url_is_resolved_to_what_envoy_reports() -> None:
 
 
 def test_samples_are_summed_but_descriptors_are_those_of_the_fullest() -> None:
-    first = ServerSample(1.0, 1, 2.0, 300, 4, 10, 20)
-    second = ServerSample(1.0, 2, 0.5, 100, 1, 40, 1000)
+    first = ServerSample(1.0, 1, 2.0, 300, 4, 10, 20, all_descriptors=15)
+    second = ServerSample(1.0, 2, 0.5, 100, 1, 40, 1000, all_descriptors=60)
     total = sum_samples([first, None, second])
     assert total is not None
     assert (total.processes, total.cpu_seconds, total.rss_bytes, total.threads) == (3, 2.5, 400, 5)
     assert (total.descriptors, total.descriptor_limit, total.restarts) == (10, 20, None)
+    assert total.all_descriptors == 75
     assert sum_samples([None]) is None
 
 

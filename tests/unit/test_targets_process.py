@@ -266,6 +266,7 @@ def test_a_sample_covers_the_process_tree_and_the_process_nearest_to_its_descrip
     assert (sample.threads or 0) >= 2
     assert (sample.descriptors or 0) >= 40
     assert sample.descriptor_limit == 64
+    assert (sample.all_descriptors or 0) >= (sample.descriptors or 0) + 3, "the child has its own"
     assert process.sample() is None
 
 
