@@ -70,5 +70,6 @@ def cost_limit_words(judged: LimitVerdict, limit: Limit) -> str:
         return f"{limit.text} cannot be judged: {seen}{bound}"
     if figures.get("value") is None:
         return f"{limit.text}, got {high} at most"
-    got = f"got {value} ({formatting.text_range(low, high)}, {float(figures['confidence'] or 0) * 100:.0f} %)"
+    span = "" if low == high else f"{formatting.text_range(low, high)}, "
+    got = f"got {value} ({span}{float(figures['confidence'] or 0) * 100:.0f} %)"
     return f"{limit.text} is not decided, {got}" if judged.cause == "open" else f"{limit.text}, {got}"
