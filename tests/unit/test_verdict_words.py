@@ -49,6 +49,7 @@ from pytest_openenv_scale.verdict import sweep as curve_rules
 from pytest_openenv_scale.verdict.refusals import name_refusals
 from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve
 
+CUT = (ClientFinding("cut_off", "cut off when the run ended, 3 sessions kept"),)
 BUSY = (ClientFinding("cpu", "a load process used 99% of a core"),)
 SEEN_LATE = (ClientFinding("http_lag", "HTTP answers were seen late, p50 6 ms and p99 90 ms"),)
 A, B = "127.0.0.2:8000", "127.0.0.3:8000"
@@ -308,6 +309,7 @@ REASONS: list[tuple[CurveView, str]] = [
     (viewed(slow(24, findings=SEEN_LATE), latency_factor=1), "late"),
     (viewed(a_summary(312, cell=a_cell(1000), failed=60, not_started=688), success=0.9), "stopped_early"),
     (viewed(a_summary(3, cell=a_cell(4, arrival="steady=20"), not_started=1), success=0.9), "stopped_early"),
+    (viewed(a_summary(3, cell=a_cell(4, arrival="steady=20"), findings=CUT), success=0.9), "cut_off"),
     (viewed(DRIFTING, open=50), "drift"),
     (viewed(a_summary(64), open=50), "unmeasurable"),
     (viewed(a_summary(64), rss="1GiB"), "unmeasurable"),

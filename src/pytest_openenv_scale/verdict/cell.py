@@ -157,9 +157,10 @@ def _client_doubts(case: _CellEvidence) -> Iterator[Reason]:
     """Yield what on the client's side keeps this repetition from speaking for the server."""
     summary = case.summary
     for finding in summary.findings:
-        if finding != summary.seen_late:
-            kind = finding.kind if finding.kind in ("hold", CUT_OFF) else "client"
-            yield case.reason(kind, finding.kind, words=finding.message)
+        if finding.kind == CUT_OFF:
+            yield case.reason("cut_off", finding.kind, words=finding.message)
+        elif finding != summary.seen_late:
+            yield case.reason("hold" if finding.kind == "hold" else "client", finding.kind, words=finding.message)
     if summary.client_limited:
         error = next((error for error in summary.errors if error.type == "client_limit" and error.message), None)
         figures = {"sessions": summary.client_limited, "asked": summary.asked, "code": error.code if error else None}
