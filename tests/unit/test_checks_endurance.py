@@ -335,6 +335,27 @@ def test_a_server_whose_memory_is_not_readable_is_judged_by_the_rest() -> None:
     assert result.figures["memory_start_bytes"] is None
 
 
+@pytest.mark.parametrize(
+    ("phase", "kind", "outcome", "words"),
+    [
+        ("step", "timeout", CheckOutcome.MISSED, "was lost after 7.2 s"),
+        ("step", "environment", CheckOutcome.MET, "1 session ended with an error; the first: environment in step"),
+        ("step", "protocol", CheckOutcome.MET, "1 session ended with an error; the first: protocol in step"),
+        ("close", "timeout", CheckOutcome.MET, None),
+        ("connect", "handshake_status", CheckOutcome.MET, "1 session could not be opened"),
+    ],
+)
+def test_how_a_session_ended_tells_what_is_said_of_it(
+    phase: str, kind: str, outcome: CheckOutcome, words: str | None
+) -> None:
+    opened = {} if phase == "connect" else {"reset_done_s": 0.1}
+    row = a_row(3, **{"reset_done_s": None, **opened}, slot=3, closed_s=7.25, success=False, error_phase=phase)
+    result = endurance.judge(replace(recorded([0.02] * 24), failures=(row._replace(error_type=kind),)))
+    assert result.outcome is outcome
+    assert len(result.details) == (words is not None) + (outcome is CheckOutcome.MISSED)
+    assert words is None or any(words in detail for detail in result.details)
+
+
 def test_a_loss_counts_before_everything_else(golden: Golden) -> None:
     lost = a_row(3, slot=3, closed_s=7.25, steps_done=60, success=False, error_phase="step")
     failures = (lost._replace(error_type="closed_early", error_code="1006", error_message="the server went away"),)

@@ -36,6 +36,7 @@ _EPISODE_STEPS, _MOST_STEPS = 100, 100_000
 """Steps after which an episode that is not done is reset: what an environment keeps of an episode is no leak. And
 those after which another session follows: the client remembers the steps of each."""
 
+_BAD_ANSWERS = ("environment", "protocol")
 _BUSY_CPU_TIMES = ("user", "nice", "system", "irq", "softirq", "steal")
 
 Play = Callable[[CellRequest, Callable[[LoadProgress], None]], Awaitable[CellResult]]
@@ -46,8 +47,7 @@ Play = Callable[[CellRequest, Callable[[LoadProgress], None]], Awaitable[CellRes
 class Soak:
     """A soak of `length_s` seconds that slots played; `sessions` is how many of them were let in.
 
-    What happened once time was up is in none of the `windows`; those of the warm-up are not judged.
-
+    What happened once time was up is in none of the `windows`; that of the warm-up is not judged.
     `failures` are the sessions that ended badly, in the order in which they did. `others_cores` is for each window how
     many cores of this machine others than server and client kept busy, None where that is unknown. `client_busy_ratio`
     is the share of the time in which the busiest load process worked or waited for a core.
@@ -67,8 +67,8 @@ class Soak:
 
     @property
     def errors(self) -> list[SessionRow]:
-        """The sessions that ended as a reset or a step was answered with an error."""
-        return [row for row in self.failures if row.error_type == "environment"]
+        """The sessions that ended as an answer was an error, or no OpenEnv message."""
+        return [row for row in self.failures if row.error_type in _BAD_ANSWERS]
 
     @property
     def lost(self) -> list[SessionRow]:
@@ -81,7 +81,7 @@ class Soak:
         return [row for row in self._other_failures() if row.reset_done_s is None]
 
     def _other_failures(self) -> list[SessionRow]:
-        return [row for row in self.failures if row.error_type not in ("environment", "client_limit")]
+        return [row for row in self.failures if row.error_type not in (*_BAD_ANSWERS, "client_limit")]
 
     def is_judged(self, row: SessionRow) -> bool:
         """Whether a session ended after the warm-up."""
