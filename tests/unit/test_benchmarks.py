@@ -25,6 +25,7 @@ NEED_NO_COMPILER = {
     "endurance_power.py",
     "startup_cost.py",
     "search_truth.py",
+    "search_real.py",
 }
 CLIENTS = {"c-floor", "ours", "aiohttp"}  # k6 is a guest: it joins where somebody installed it.
 
@@ -291,6 +292,16 @@ def test_verdicts_are_tallied_by_server_mode_and_machine(tmp_path):
     assert set(outcomes) == {("sound", "ws"), ("sound", "http"), ("full", "ws"), ("slow", "ws"), ("slow", "http")}
     for (server, _), kind_outcomes in outcomes.items():
         assert kind_outcomes <= {"met" if server == "sound" else "missed", "inconclusive"}
+
+
+@pytest.mark.real
+def test_real_searches_and_grids_take_turns_and_are_counted_alike(tmp_path):
+    size = ("--runs", 1, "--grids", 1, "--low", 2, "--high", 4, "--limit", "30s")
+    report = figures(tmp_path, "search_real.py", *size)
+    searches, grids = report["searches"], report["grids"]
+    assert (searches["numbers"], searches["words"]) == ([4], ["top"])
+    assert (grids["numbers"], grids["words"], grids["sessions"]) == ([4], ["met"], [3 * (2 + 3 + 4)])
+    assert report["agreeing"] == 1
 
 
 @pytest.mark.real
