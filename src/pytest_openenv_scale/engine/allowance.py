@@ -8,7 +8,7 @@ from pytest_openenv_scale.config.timing import Timing
 from pytest_openenv_scale.results.outcome import StopReason
 
 _MARGIN = 1.1
-"""A repetition may take so many times as long as the one it is estimated by."""
+"""A repetition may take so many times as long as the one it is estimated by, or as it is to last."""
 
 
 class OutOfTime(Exception):
@@ -51,10 +51,11 @@ class Allowance:
     def estimate(self, batch: int) -> float:
         """Return how many seconds a repetition may take: as long as one of the next larger batch that was measured did.
 
-        Beyond all of them the line through the two largest goes on. It takes the time that it is to last in any case.
+        Beyond all of them the line through the two largest goes on. It takes the time that it is to last in any case,
+        and some more as the last sessions play on.
         """
         lasts_s = None if self.timing is None else self.timing.arrival.seconds
-        return max(self._estimate_by_others(batch), lasts_s or 0.0)
+        return max(self._estimate_by_others(batch), (lasts_s or 0.0) * _MARGIN)
 
     def _estimate_by_others(self, batch: int) -> float:
         larger = [known for known in self._took if known >= batch]

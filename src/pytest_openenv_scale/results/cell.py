@@ -23,7 +23,7 @@ MAX_SAMPLES = 480
 """Most samples of a server that are kept of one repetition of a cell."""
 
 NOT_STARTED = "not_started"
-"""The type of error of a session that never began, as enough others had failed before."""
+"""The type of error of a session that never began: enough others had failed before, or time was up."""
 
 CUT_OFF = "cut_off"
 """The kind of finding of a repetition that a killed process left unfinished."""
