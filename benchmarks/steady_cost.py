@@ -34,7 +34,7 @@ def main() -> None:
         )
     parser.add_argument("--fixed", action="store_true", help="always think as long, instead of exponentially")
     parser.add_argument(
-        "--steps", type=positive, default=10, metavar="K", help="steps of a session (default: %(default)s)"
+        "--steps", type=positive, default=5, metavar="K", help="steps of a session (default: %(default)s)"
     )
     add_clients(parser, OURS, K6, LOCUST)
     args = parser.parse_args()
@@ -62,8 +62,8 @@ def figures(state: SteadyState, steady: Steady) -> Figures:
         "cpu_s_per_1000_steps": cpu_s / steps * 1e3,
         "core_share_per_1000_slots": cpu_s / elapsed / state.slots * 1e3,
         "mib_first": first.resident_kib / 1024,
+        "mib_half": steady.samples[len(steady.samples) // 2].resident_kib / 1024,
         "mib_last": last.resident_kib / 1024,
-        "mib_most": max(sample.resident_kib for sample in steady.samples) / 1024,
         "late_p50": told["late_p50"] * 1e3,
         "late_p99": told["late_p99"] * 1e3,
         "invented_p50": (told["step_p50"] - truth.step_over_p50) * 1e3,
@@ -76,8 +76,6 @@ def figures(state: SteadyState, steady: Steady) -> Figures:
     if not state.exponential:
         result["seen_late_p50"] = (truth.pause_p50 - state.think) * 1e3
         result["seen_late_p99"] = (truth.pause_p99 - state.think) * 1e3
-    if "load_cpu_s" in told:
-        result["load_core_share_per_1000_slots"] = told["load_cpu_s"] / told["wall_s"] / state.slots * 1e3
     return result
 
 
@@ -96,12 +94,12 @@ def report(state: SteadyState, runs: list[dict[str, Figures]]) -> None:
             _spread(runs, name, "cpu_s_per_1000_steps", ".3f"),
             _ratio(runs, name, "cpu_s_per_1000_steps"),
             _spread(runs, name, "core_share_per_1000_slots", ".2%"),
-            f"{_spread(runs, name, 'mib_first', '.0f')} → {_spread(runs, name, 'mib_last', '.0f')}",
+            " → ".join(_spread(runs, name, f"mib_{moment}", ".0f") for moment in ("first", "half", "last")),
             TARGETS.get(name, ""),
         ]
         for name in names
     ]
-    heads = ["client", "steps/s", "CPU s/1,000 steps", "× ours", "core/1,000 slots", "MiB, ramp's end → end"]
+    heads = ["client", "steps/s", "CPU s/1,000 steps", "× ours", "core/1,000 slots", "MiB, ramp's end → half → end"]
     print_table([*heads, "target"], cost)
     print("\nms: latency of steps beyond the server's own, and how late steps were sent after a think time")
     truth = [

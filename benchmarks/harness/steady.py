@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import tempfile
 import time
@@ -110,7 +109,6 @@ def play_steady(bench: Bench, client: SteadyClient, state: SteadyState) -> Stead
         ended = run_pinned(
             client.command(state, server.port, folder),
             bench.cores.client,
-            _environment(),
             folder=folder,
             patience_s=state.seconds + 900.0,
             started=watch.start,
@@ -167,11 +165,6 @@ class _Watch:
         return Sample(time.perf_counter() - self._began, cpu_s, resident // 1024, self._server.count_steps())
 
 
-def _environment() -> dict[str, str]:
-    # One of locust's libraries would warn on standard error of what this process's variables say.
-    return {**os.environ, "PYTHONWARNINGS": "ignore"}
-
-
 def _ours(state: SteadyState, port: int, folder: Path) -> list[str]:
     think = f"exponential={state.think:g}s" if state.exponential else f"{state.think:g}s"
     command = sweep_command(
@@ -193,15 +186,15 @@ def _ours(state: SteadyState, port: int, folder: Path) -> list[str]:
 def _read_ours(folder: Path, output: str) -> dict[str, Any]:
     (cell,) = curve_in(folder, output)["cells"]
     (repetition,) = cell["repetitions"]
-    step, client = repetition["phases"]["step"], repetition["client"]
+    step, client = repetition["phases"].get("step"), repetition["client"]
+    if step is None:
+        raise Problem("no session began after the ramp and ended in time: ask for more --seconds or fewer --steps")
     return {
         "ok": repetition["success_rate"],
         "step_p50": step["p50"],
         "step_p99": step["p99"],
         "late_p50": client["send_lag_p50_s"],
         "late_p99": client["send_lag_p99_s"],
-        "load_cpu_s": sum(client["cpu_s"]),
-        "wall_s": repetition["wall_s"],
     }
 
 
