@@ -13,6 +13,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from multiprocessing import Pipe
+from typing import cast
 
 import psutil
 import pytest
@@ -76,6 +77,17 @@ async def test_a_load_process_that_is_killed_takes_only_its_own_sessions_with_it
     assert len({row.process for row in failed_rows}) == 1
     (died,) = [finding for finding in result.findings if finding.kind == "process_died"]
     golden(died.message)
+
+
+def test_sessions_that_a_lost_load_process_had_open_are_open_no_more():
+    told: list[LoadProgress] = []
+    lost, other = (cast("runner._LoadProcess", object()) for _ in range(2))
+    needs = client_health.check_resources(order("http://127.0.0.1:9", batch=5), 2)
+    run = runner._CellRun(order("http://127.0.0.1:9", batch=5), needs, {}, told.append, None)
+    run._progress = {lost: ipc.ShareProgress(2, 1, 1), other: ipc.ShareProgress(1, 1, 0)}
+    run._dead[lost] = runner._UNKNOWN_ENDING
+    run._report_progress()
+    assert [(progress.open, progress.finished, progress.failed) for progress in told] == [(1, 2, 1)]
 
 
 async def test_a_load_process_that_stands_still_does_not_keep_a_hold_waiting_for_ever(generators, monkeypatch):

@@ -381,7 +381,7 @@ class _CellRun:
             self._on_progress(
                 LoadProgress(
                     self._request.cell.batch,
-                    sum(item.open for item in shares),
+                    sum(item.open for process, item in self._progress.items() if process not in self._dead),
                     sum(item.finished for item in shares),
                     sum(item.failed for item in shares),
                     time.perf_counter() - self._started,
