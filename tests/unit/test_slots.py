@@ -345,3 +345,13 @@ async def test_sessions_that_are_not_begun_any_more_have_a_row_that_says_so():
     assert kinds["not_started"] + kinds["handshake_status"] == 40
     assert all(row.judged == (row.error_type != "not_started") for row in rows)
     assert all(row.start_s is None for row in rows if row.error_type == "not_started")
+
+
+@pytest.mark.parametrize("mode", ["ws", "http"])
+async def test_a_share_that_is_halted_before_it_came_to_begin_begins_nothing(mode: str):
+    share = WorkerShare(Prepare(order("http://127.0.0.1:9", batch=4, arrival="burst", mode=mode), 0, 1), lambda _: None)
+    share.prepare()
+    share.start(time.perf_counter(), time.time())
+    share.halt(3)
+    result = await asyncio.wait_for(share.run(), 60)
+    assert [(row.error_type, row.start_s) for row in result.rows] == [("not_started", None)] * 4

@@ -168,6 +168,7 @@ class WorkerShare:
     def start(self, at: float, wall_clock: float) -> None:
         """Begin at this moment, common to all processes."""
         self._started, self._started_wall_clock = at, wall_clock
+        self._arrivals = plan_arrivals(self._arrival, self._assignment, self._started)
         if not self._start_signal.done():
             self._start_signal.set_result(None)
 
@@ -194,7 +195,6 @@ class WorkerShare:
             self._judged_until = self._started + (self._arrival.seconds or inf)
             if self._assignment.request.episode_steps is not None:
                 self.ends = self._judged_until
-        self._arrivals = plan_arrivals(self._arrival, self._assignment, self._started)
         tick_task = asyncio.create_task(self._run_ticks())
         end_timer: asyncio.TimerHandle | None = None
         if self._judged_until != inf:
