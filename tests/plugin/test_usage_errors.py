@@ -20,6 +20,13 @@ WRONG = {
     "think": ("--openenv-think", ["--openenv-think", "normal=2s"]),
     "ramp": ("--openenv-ramp", ["--openenv-ramp", "soon"]),
     "time": ("--openenv-for", ["--openenv-for", "0"]),
+    "a ramp that leaves nothing": ("--openenv-ramp", ["--openenv-arrival", "steady=10s", "--openenv-ramp", "10s"]),
+    "a ramp of a burst": ("--openenv-ramp", ["--openenv-arrival", "burst", "--openenv-ramp", "10s"]),
+    "a time without a rate": ("--openenv-for", ["--openenv-arrival", "steady=10s", "--openenv-for", "5s"]),
+    "a batch beside a time": (
+        "--openenv-for",
+        ["--openenv-arrival", "rate=5", "--openenv-for", "5s", "--openenv-batches", "8"],
+    ),
     "ini think": ("-o openenv_think", ["-o", "openenv_think=often"]),
     "limit": ("--openenv-slo", ["--openenv-slo", "latency<=1"]),
     "limit without a unit": ("--openenv-slo", ["--openenv-slo", "success>=99%,total_p99<=250"]),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from goldens import Golden
 from measuring import settings_of
-from pytest_openenv_scale.config.arriving import with_whole_arrival
+from pytest_openenv_scale.config.arriving import check_written_together, with_whole_arrival
 from pytest_openenv_scale.config.search import NO_SEARCH, SearchRange
 from pytest_openenv_scale.config.settings import SOURCES, Settings
 from pytest_openenv_scale.core.errors import GrammarError
@@ -113,6 +113,35 @@ def test_what_does_not_fit_is_one_line_that_says_where_it_is_written(golden: Gol
         settle_test(settle, command_line, ini, **mark)
     assert "\n" not in str(caught.value)
     golden(caught.value)
+
+
+@pytest.mark.parametrize(
+    "command_line",
+    ["arrival=steady=5s ramp=5s", "arrival=hold ramp=5s", "arrival=hold for=5s", "arrival=rate=5 for=5s batches=8"],
+)
+def test_what_no_mark_makes_fit_is_refused_before_any_test(settle, command_line):
+    settings = settle(*(f"--openenv-{option}" for option in command_line.split()))
+    with pytest.raises(GrammarError):
+        check_written_together(settings)
+    for mark in ({}, {"arrival": "rate=5", "for_": 60, "ramp": 1}, {"arrival": "steady=60s", "batches": 4}):
+        with pytest.raises(GrammarError):
+            with_whole_arrival(settings.with_mark(scaling(**mark)))
+
+
+@pytest.mark.parametrize(
+    ("command_line", "ini", "mark"),
+    [
+        ("ramp=5s", "", {"arrival": "steady=60s"}),
+        ("for=5s", "", {"arrival": "rate=5"}),
+        ("arrival=steady=5s", "ramp=5s", {"ramp": 1}),
+        ("arrival=rate=1000000", "for=1h", {"for_": 1}),
+    ],
+)
+def test_what_a_mark_may_make_fit_is_not_refused_before(settle, command_line, ini, mark):
+    check_written_together(
+        settle(*(f"--openenv-{option}" for option in command_line.split()), ini=f"openenv_{ini}" if ini else "")
+    )
+    settle_test(settle, command_line, ini, **mark)
 
 
 ARRIVALS = st.sampled_from([parse_arrival(text) for text in ("hold", "burst", "rate=2", "steady=60")])

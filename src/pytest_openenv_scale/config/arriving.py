@@ -8,7 +8,7 @@ from pytest_openenv_scale.core.errors import GrammarError
 from pytest_openenv_scale.core.parsing import MAX_BATCH, format_number
 
 from .search import NO_SEARCH
-from .settings import SOURCES, Settings
+from .settings import SOURCES, Settings, field_name
 
 
 def with_whole_arrival(settings: Settings) -> Settings:
@@ -35,6 +35,21 @@ def with_whole_arrival(settings: Settings) -> Settings:
         return replace(settings, arrival=replace(arrival, ramp=ramp))
     except GrammarError as error:
         raise GrammarError(f"{_label(settings, 'ramp')}: {error}") from None
+
+
+def check_written_together(settings: Settings) -> None:
+    """Refuse a ramp or a time on the command line that does not fit the arrival there: no mark changes either.
+
+    Raises:
+        GrammarError: naming the option.
+    """
+    if settings.sources["arrival"] != "command line":
+        return
+    ramp, seconds = (
+        getattr(settings, field_name(name)) if settings.sources[name] == "command line" else None
+        for name in ("ramp", "for")
+    )
+    with_whole_arrival(replace(settings, ramp=ramp, for_=seconds))
 
 
 def _with_arriving_sessions(settings: Settings) -> tuple[Settings, str]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
+from pytest_openenv_scale.config.arriving import check_written_together
 from pytest_openenv_scale.config.limits import Reference
 from pytest_openenv_scale.config.settings import (
     AXES,
@@ -322,13 +323,17 @@ def _format_value(value: object) -> str:
 
 
 def check_settings(config: pytest.Config, settings: Settings) -> None:
-    """Refuse targets that do not exist, places that cannot be written and figures that cannot be drawn.
+    """Refuse arrivals that fit no test, targets that do not exist, places to write to and figures that cannot be had.
 
     Raises:
         pytest.UsageError: naming the option or ini key.
     """
     if hasattr(config, "workerinput"):
         return
+    try:
+        check_written_together(settings)
+    except GrammarError as error:
+        raise pytest.UsageError(str(error)) from None
     if settings.sources["target"] != "default":
         _check_targets(config, settings)
     if settings.results is not None and settings.sources["results"] != "default":
