@@ -246,18 +246,25 @@ def test_a_measured_run_goes_out_and_comes_back(tmp_path: Path) -> None:
     assert figures(reimported) == figures([run])
 
 
-@pytest.mark.parametrize("judged", [True, False])
-def test_only_sessions_that_are_judged_go_out(tmp_path: Path, judged: bool) -> None:
-    rows = [a_row(0, judged=judged), a_failure(1, judged=judged), a_row(2, judged=False, step_latency=9.0)]
+@pytest.mark.parametrize(("due_s", "counted"), [(5.0, True), (1.0, False)])
+def test_only_sessions_that_count_go_out(tmp_path: Path, due_s: float, counted: bool) -> None:
+    began = {"due_s": due_s, "judged": counted}
+    rows = [
+        a_row(0, **began),
+        a_failure(1)._replace(**began),
+        a_row(2, judged=False, due_s=1.0, step_latency=9.0),
+        a_row(3, due_s=due_s, judged=False),
+        a_failure(4)._replace(**began),
+    ]
     with RunDirectory.create(tmp_path / "results") as directory:
         directory.begin(command=("pytest",))
-        directory.write_cell(rows, a_meta(a_cell(2, arrival="steady=9")))
+        directory.write_cell(rows, a_meta(a_cell(2, arrival="steady=9,ramp=3")))
         directory.finish("complete")
     export_older(directory.path, tmp_path / "older")
     written, (line,) = older.read(tmp_path / "older")
-    assert len(written) == 2 * judged
+    assert len(written) == 4 * counted
     figures = [line[name] for name in ("num_requests", "successful", "error_rate", "step_p99")]
-    assert figures == (["2", "1", "0.5", "1.0"] if judged else ["0", "0", "", ""])
+    assert figures == (["4", "2", "0.5", "1.0"] if counted else ["0", "0", "", ""])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Writes a run as `raw.jsonl` and `summary.csv`, for programs that read the older files.
 
-They have no place for the queue, held sessions, single steps, offsets and think times, nor for sessions that are not
-judged, which are left out; the repetition follows from the order, and the infrastructure from the folder's name.
+They have no place for the queue, held sessions, single steps, offsets and think times, nor for sessions that do not
+count, which are left out; the repetition follows from the order, and the infrastructure from the folder's name.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from typing import Any, cast
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pytest_openenv_scale.metrics.errors import TableRows
 from pytest_openenv_scale.metrics.percentiles import PhaseStats, phase_stats
-from pytest_openenv_scale.metrics.summary import CellSummary, summarise
+from pytest_openenv_scale.metrics.summary import CellSummary, counted_rows, summarise
 from pytest_openenv_scale.results.parts import Part, latest_attempts, read_parts
 from pytest_openenv_scale.results.run_directory import PARTS
 
@@ -55,8 +56,8 @@ def export_older(run: Path, directory: Path) -> tuple[Path, Path]:
             writer.writeheader()
             for part in parts:
                 table = part.table()
-                judged = table.filter(table["judged"])
-                rows.writelines(_raw_lines(judged, imported=OLDER_POSITION in part.meta.client))
+                counted = pa.concat_tables(counted_rows(TableRows(table), part.meta).batches(*table.column_names))
+                rows.writelines(_raw_lines(counted, imported=OLDER_POSITION in part.meta.client))
                 writer.writerow(_summary_line(part, table))
             writer.writerows(lines_without_sessions)
     except OSError as error:

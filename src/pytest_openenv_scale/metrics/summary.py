@@ -260,9 +260,7 @@ def summarise_part(part: Part) -> CellSummary:
 
 def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
     """Reduce rows to their summary, reading a column or two at a time, so that any number of them fits into memory."""
-    arrival = parse_arrival(meta.cell.arrival)
-    all_rows, judged_rows = rows, JudgedRows(rows)
-    rows = _BegunRows(all_rows, arrival.ramp) if arrival.kind == "steady" else judged_rows
+    all_rows, judged_rows, rows = rows, JudgedRows(rows), counted_rows(rows, meta)
     counts, (not_started, unjudged) = count_rows(rows), count_unjudged(all_rows)
     unjudged -= counts.good + counts.bad - _count(judged_rows)
     failed = counts.bad - counts.limited
@@ -270,7 +268,7 @@ def summarise_rows(rows: RepetitionRows, meta: CellMeta) -> CellSummary:
     asked = max(_least_sessions(meta) - not_started - unjudged, counts.good + counts.bad)
     judged = counts.good + failed
     requests_per_second, effective_concurrency = _rates(all_rows, meta)
-    windows, steady = windows_of(all_rows, meta), arrival.kind == "steady"
+    windows, steady = windows_of(all_rows, meta), parse_arrival(meta.cell.arrival).kind == "steady"
     least = [window.open_least for window in windows if window.judged and window.open_least is not None]
     return CellSummary(
         run_id=meta.run_id,
@@ -361,6 +359,12 @@ def _doubtful_sessions(
             if (values := list(_phase_values(certain, columns, compute)))
         },
     )
+
+
+def counted_rows(rows: RepetitionRows, meta: CellMeta) -> RepetitionRows:
+    """Return the rows whose sessions count for success; the latencies of those that are judged count as well."""
+    arrival = parse_arrival(meta.cell.arrival)
+    return _BegunRows(rows, arrival.ramp) if arrival.kind == "steady" else JudgedRows(rows)
 
 
 def _count(rows: RepetitionRows) -> int:
