@@ -33,6 +33,15 @@ def test_what_is_off_or_chosen_by_itself_is_named_as_it_is_written(plain):
     result.stdout.fnmatch_lines(["  ping off (command line), processes auto (command line)"])
 
 
+@pytest.mark.parametrize(
+    ("think", "text"),
+    [("0", "think 0"), ("500ms", "think 0.5 s"), ("@times.txt", "think one of 2 samples")],
+)
+def test_a_think_time_is_told_as_reports_tell_it(plain, think, text):
+    (plain.path / "times.txt").write_text("1\n3\n")
+    plain.run("--collect-only", f"--openenv-think={think}").stdout.fnmatch_lines([f"  {text} (command line)"])
+
+
 def test_it_appears_with_the_selection_where_only_marked_tests_ask_for_it(plain):
     result = plain.run("--collect-only")
     lines = result.outlines

@@ -311,6 +311,10 @@ def _describe_setting(settings: Settings, name: str) -> str:
     text = _UNSET_TEXTS[name] if value is None else _format_value(value)
     if name == "steps" and settings.until_done:
         text = f"until_done={text}"
+    if name == "think" and settings.think:
+        from pytest_openenv_scale.reporting.content.wording import think_text
+
+        return f"{think_text(str(settings.think))} ({source})"
     return f"{option_name(name)} {text} ({source}{instead})"
 
 
