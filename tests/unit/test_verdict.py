@@ -287,6 +287,15 @@ def test_a_limit_that_needs_the_wait_is_inconclusive_on_a_curve_without(limit):
     assert (reason.kind, reason.cause, reason.limit.name) == ("unmeasurable", "no_wait", limit)
 
 
+@pytest.mark.parametrize("wait", [None, 1.0])
+def test_a_steady_state_too_short_for_its_sessions_has_no_latency_to_judge(wait):
+    cell = a_cell(4, wait=wait, arrival="steady=60,ramp=10")
+    verdict = judge_curve(cell.curve, [replace(a_summary(4, cell=cell), phases={})], an_slo(step_p99="1s"))
+    assert verdict.outcome == INCONCLUSIVE
+    (reason,) = verdict.reasons
+    assert (reason.kind, reason.cause, reason.limit.name) == ("unmeasurable", "none_ended", "step_p99")
+
+
 def test_a_limit_nobody_can_judge_does_not_hide_one_that_is_broken():
     cell = a_cell(200, wait=None)
     summary = replace(slow(cell=cell), phases={"total": stats(2.61, 200)})

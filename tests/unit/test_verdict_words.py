@@ -313,6 +313,7 @@ REASONS: list[tuple[CurveView, str]] = [
     (viewed(DRIFTING, open=50), "drift"),
     (viewed(a_summary(64), open=50), "unmeasurable"),
     (viewed(a_summary(64), rss="1GiB"), "unmeasurable"),
+    (viewed(replace(a_summary(4), phases={}), step_p99="1s"), "unmeasurable"),
 ]
 
 

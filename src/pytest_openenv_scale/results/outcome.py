@@ -139,7 +139,7 @@ class Reason(Jsonable):
     | hold | hold, not_all_open | not all sessions were open at once; `figures["open"]` were |
     | cut_off | cut_off | the run ended before the repetition did: `words` tell how many sessions are kept |
     | no_data | | no session was measured |
-    | unmeasurable | no_wait, no_phase, not_steady, unseen | `limit` cannot be judged |
+    | unmeasurable | no_wait, no_phase, none_ended, not_steady, unseen | `limit` cannot be judged |
     | queue | | `limit` is broken by the client's own queue alone: `observed`, `allowed`, `unqueued` in seconds |
     | late | | `limit` is broken, perhaps only as HTTP answers were seen late: `observed`, `allowed`, at most `late` s |
     | hosts | died, out, back, all_failed | what befell a host, or that all failed sessions were on the host `words` |

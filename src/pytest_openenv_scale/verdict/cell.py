@@ -216,7 +216,8 @@ def _judge_latency(case: _CellEvidence, limit: Limit) -> None:
         case.doubts += _clock_reasons(case, limit)
         return
     if allowed is None or measured is None:
-        cause = "no_wait" if summary.cell.wait is None else "no_phase"
+        without_wait = limit.kind.needs_wait and summary.cell.wait is None
+        cause = "no_wait" if without_wait else "no_phase" if summary.phases else "none_ended"
         case.doubts.append(case.reason("unmeasurable", cause, limit=limit))
         return
     if _within(measured, allowed):

@@ -230,7 +230,7 @@ def _server_died(view: CurveView, judged: LimitVerdict) -> str:
 
 _OF_CURVE: Mapping[str, Callable[[CurveView, LimitVerdict], str]] = {
     "did_not_play": lambda view, judged: _did_not_play(view),
-    "nothing_measured": lambda view, judged: "nothing was measured, and no sample must not pass",
+    "nothing_measured": lambda view, judged: "nothing was measured, and without a sample nothing passes",
     "every_cell": _every_cell,
     "server_died": _server_died,
     "ended_early": lambda view, judged: f"not measured to its end: {_open_end(view)}",
@@ -483,11 +483,13 @@ def _hold(reason: Reason, where: str) -> str:
 
 def _unmeasurable(reason: Reason, where: str) -> str:
     limit = reason.limit
-    lack = "no steady state was measured" if reason.cause == "not_steady" else "the curve has no wait"
-    if reason.cause == "unseen":
-        lack = "the server's processes cannot be seen from here"
-    if reason.cause == "no_phase" and limit is not None:
-        lack = f"no {limit.kind.phase} time was measured"
+    lack = {
+        "no_wait": "the curve has no wait",
+        "no_phase": f"no {limit.kind.phase if limit else ''} time was measured",
+        "none_ended": "no session that began after the ramp had ended when time was up; make the steady state longer",
+        "not_steady": "no steady state was measured",
+        "unseen": "the server's processes cannot be seen from here",
+    }[reason.cause]
     return f"{limit} cannot be judged at {where}: {lack}"
 
 
@@ -630,7 +632,7 @@ _OF_REASON: Mapping[str, Callable[[Reason, str], str]] = {
     "incomplete": lambda reason, where: (
         f"{where} was measured in {reason.figures['measured']} of {reason.repetitions} repetitions"
     ),
-    "no_data": lambda reason, where: f"no session was measured at {where}, and no sample must not pass",
+    "no_data": lambda reason, where: f"no session was measured at {where}, and without a sample nothing passes",
     "pongs": _pongs,
     "note": lambda reason, where: f"{reason.words}, at {where}",
     "queue": _queue,
