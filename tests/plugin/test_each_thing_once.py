@@ -1,4 +1,4 @@
-"""How often a run judges, summarises and reads: once for what was measured, and nothing is read again."""
+"""How often a run judges, summarises and reads: once for what was measured."""
 
 from __future__ import annotations
 
@@ -42,12 +42,18 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> collections.Counter[str]:
     return calls
 
 
-def test_every_cell_and_every_curve_is_judged_once_and_no_row_is_read_again(inner, counts):
+def test_every_cell_and_every_curve_is_judged_once_and_every_part_is_read_once(inner, counts):
     inner.tests(TESTS)
     result = inner.run()
     result.assert_outcomes(passed=1)
     batches = inner.manifest["sweeps"][0]["curves"][0]["batches"]
-    assert counts == {"judge_cell": len(batches), "judge_curve": 1, "summarise_rows": 2 * len(batches)}
+    parts = 2 * len(batches)
+    assert counts == {
+        "judge_cell": len(batches),
+        "judge_curve": 1,
+        "summarise_rows": parts,
+        "ParquetFile": parts,
+    }
 
 
 def test_what_a_worker_measured_is_not_read_again_either(inner, counts):

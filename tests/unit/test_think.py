@@ -108,12 +108,13 @@ def test_samples_are_told_by_how_many_there_are_and_a_digest(tmp_path):
     [None, "", "\n \n", "1\nfast\n", "1\n-2\n", "1\n700000\n", "\udcff"],
     ids=["missing", "empty", "blank", "words", "negative", "too long", "no text"],
 )
-def test_a_wrong_file_is_refused_with_its_line(golden: Golden, tmp_path, content):
+def test_a_wrong_file_is_refused_with_its_line(golden: Golden, tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
     if content is not None:
-        (tmp_path / "times.txt").write_bytes(content.encode(errors="surrogateescape"))
+        Path("times.txt").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(GrammarError) as caught:
-        parse_think("@times.txt", tmp_path)
-    golden(caught.value, masks={str(tmp_path): "FOLDER"})
+        parse_think("@times.txt", Path())
+    golden(caught.value)
 
 
 def test_a_file_of_more_samples_than_are_kept_is_refused(tmp_path, monkeypatch):

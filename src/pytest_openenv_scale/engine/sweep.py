@@ -18,6 +18,7 @@ from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.config.timing import Timing
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint, proxy_facts_between
+from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.parsing import format_number, parse_arrival, short_repr
 from pytest_openenv_scale.core.system import install_command, wait_for
 from pytest_openenv_scale.core.text import LOG_LINES, count_new_lines
@@ -90,6 +91,11 @@ class Sweep:
     """The directory of the run; None where nothing is kept."""
     parts: tuple[Part, ...]
     """Where the rows are stored, one part per cell and repetition; a run that is not kept has them until it ends."""
+
+    def __repr__(self) -> str:
+        """A few words: pytest shows it where an assertion on a sweep fails."""
+        record = self.view.record
+        return f"<Sweep of {record.test} on {record.target}: {self.outcome}, {count_of(len(self.cells), 'cell')}>"
 
     @cached_property
     def table(self) -> pa.Table:

@@ -75,7 +75,7 @@ class PartWriter:
             self._file = self._stream.open("xb")
         self._writer = ipc.new_stream(self._file, _STREAM_SCHEMA.with_metadata(_metadata(meta)))
         # With its first array pyarrow imports pandas, where there is one; that is not to happen while sessions play.
-        pa.array((), pa.null())
+        pa.array((), pa.float64())
 
     def __enter__(self) -> Self:
         return self
