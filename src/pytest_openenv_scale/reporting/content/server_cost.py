@@ -61,7 +61,7 @@ def cost_limit_words(judged: LimitVerdict, limit: Limit) -> str:
     low, value, high = (_figure(limit.name, figures.get(name)) for name in ("low", "value", "high"))
     if judged.cause == "few_points":
         of_steps = f"cells of {LEAST_POINTS} numbers of steps"
-        of_sessions = f"samples with {LEAST_POINTS} numbers of sessions open, 0 among them, more than were open before"
+        of_sessions = f"samples at {LEAST_POINTS} counts of open sessions, the first 0 and each more than ever before"
         of, remedy = (
             (of_steps, "") if limit.name == "cpu_per_step" else (of_sessions, ", with steps that last a second")
         )
