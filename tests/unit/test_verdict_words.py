@@ -383,6 +383,13 @@ def test_how_many_were_open_beyond_max_batch_is_said() -> None:
     assert "open" not in max_batch_sentence(viewed(a_summary(8), a_summary(32, findings=BUSY)))
 
 
+@pytest.mark.parametrize("arrival", ["rate=50", "rate=50,for=10"])
+def test_of_sessions_that_arrive_one_by_one_it_is_said_how_many_were_open(arrival: str) -> None:
+    cell = a_cell(500, arrival=arrival)
+    view = viewed(a_summary(500, cell=cell, peak_concurrency=4), cores=2)
+    assert max_batch_sentence(view) == "max batch ≥ 500 (at most 4 open at once): the largest batch asked for passes"
+
+
 def test_the_same_words_at_several_batches_are_one_line() -> None:
     game = AnsweredErrors(3, "invalid move", 5, 2)
     view = viewed(*(a_summary(batch, answered_errors=game) for batch in (4, 8, 16)), success=0.9)

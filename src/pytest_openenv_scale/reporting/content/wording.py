@@ -288,10 +288,13 @@ def max_batch_sentence(view: CurveView) -> str:
     """Return the max batch, per core where the cores are known: "max batch 8 (16 were open at batch 32)".
 
     How many sessions of the batch that failed were open at once is said where it is more: what the server can hold
-    lies between.
+    lies between. Of sessions that arrive one by one it is said how many were open at once, which cores have to hold.
     """
     verdict = view.verdict
     facts = [] if verdict.max_batch_per_core is None else [f"{formatting.number(verdict.max_batch_per_core)} per core"]
+    if parse_arrival(view.curve.arrival).kind == "rate":
+        held = max((summary.held for summary in view.summaries if summary.batch == verdict.max_batch), default=0)
+        facts = [f"at most {formatting.count(held)} open at once"] if held else []
     failing = [summary for summary in view.summaries if summary.batch == verdict.infeasible_min]
     most = min((summary.held for summary in failing), default=0)
     if most > (verdict.max_batch or 0):
