@@ -340,7 +340,9 @@ class WebSocketSession:
 
     def _step(self) -> None:
         script = self._script
-        steps, number = script.steps, len(self.record.steps) % script.episode_steps
+        steps, number = script.steps, len(self.record.steps)
+        if self.pace is not None:
+            number %= script.episode_steps
         self.phase = "step"
         self._send(steps[number] if number < len(steps) else steps[-1], script.step_timeout)
 
@@ -350,20 +352,25 @@ class WebSocketSession:
         if latency < 0.0:
             latency = self._connection.latency_since(self._connection.sent_at, at)
         record.steps.append(latency)
-        if (pace := self.pace) is not None:
-            self._note_pause(pace, latency)
         if answer.server_info is not None:
             record.note_step(answer.server_info)
-        number = len(record.steps)
-        if number == script.step_count or (answer.done and script.until_done) or at >= self._batch.ends:
+        number, done = len(record.steps), answer.done
+        over = number == script.step_count or (done and script.until_done)
+        if (pace := self.pace) is not None:
+            self._note_pause(pace, latency)
+            over = over or at >= self._batch.ends
+            done = done or number % script.episode_steps == 0
+        if over:
             record.finished_steps = True
             record.look_at("step", error_in_text(text))
             self.phase = "close"
             self._closing = True
             self._send(_CLOSE_MESSAGE, script.timeout)
-        elif answer.done or number % script.episode_steps == 0:
+        elif done:
             self.phase = "reset"
             self._send(script.reset, script.timeout)
+        elif pace is None:
+            self._step()
         else:
             self._proceed()
 
