@@ -2,11 +2,14 @@
 
 The server's one thread computes for every step, so that steps take longer the more sessions there are, and a limit on
 their latency is met up to a slope. Searches and grids take turns, each a pytest run as a user starts it. A search
-agrees where its max batch is at most the precision away from the median of the grids', or in between two of them.
+agrees where its max batch is at most the precision away from the median of the grids', or within their spread. What a
+grid says is that max batch lies between its largest batch that passes and its smallest that fails: by the middle of
+both for the median, by both ends for the spread.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import dataclass, field
@@ -28,6 +31,8 @@ class Answers:
     """What the runs of one kind came to, in their order; None where max batch is not known."""
 
     numbers: list[int | None] = field(default_factory=list[int | None])
+    failing: list[int | None] = field(default_factory=list[int | None])
+    """The smallest batches that fail."""
     seconds: list[float] = field(default_factory=list[float])
     sessions: list[int] = field(default_factory=list[int])
     words: list[str] = field(default_factory=list[str])
@@ -36,6 +41,12 @@ class Answers:
     def known(self) -> list[int]:
         """The max batches that are known."""
         return [number for number in self.numbers if number is not None]
+
+    @property
+    def brackets(self) -> list[tuple[int, int]]:
+        """What passes and what fails; the same number twice where nothing failed."""
+        pairs = zip(self.numbers, self.failing, strict=True)
+        return [(low, high or low) for low, high in pairs if low is not None]
 
 
 def main() -> None:
@@ -56,9 +67,9 @@ def main() -> None:
             measure(grids, args.limit, batches=",".join(map(str, grid_batches(args.low, args.high))), reps=REPETITIONS)
         if number < args.runs:
             measure(searches, args.limit, search=f"{args.low}..{args.high}", precision=PRECISION)
-    if not grids.known:
+    if not grids.brackets:
         print("no grid came to a number, so that there is nothing to compare searches with")
-    agreeing = sum(agrees(number, grids.known) for number in searches.numbers)
+    agreeing = sum(agrees(number, grids.brackets) for number in searches.numbers)
     heads = ["", "max batch", "of them", "seconds", "sessions", ""]
     print_table(heads, [row("searches", searches), row("grids", grids)])
     print(f"{agreeing} of {len(searches.numbers)} searches agree with the grids (aim: 9 of 10)")
@@ -87,17 +98,19 @@ def measure(answers: Answers, limit: str, **asked: object) -> None:
     _, curve = judged_curve(command, PATIENCE_S)
     answers.seconds.append(time.monotonic() - began)
     answers.numbers.append(curve["max_batch"])
+    answers.failing.append(curve["infeasible_min"])
     answers.sessions.append(sum(cell["batch"] * len(cell["repetitions"]) for cell in curve["cells"]))
     answers.words.append(curve["search"]["stop_reason"] if curve["search"] else curve["outcome"])
     note(f"{'search' if curve['search'] else 'grid'}: {curve['max_batch']}, {answers.words[-1]}: {curve['headline']}")
 
 
-def agrees(number: int | None, grids: list[int]) -> bool:
+def agrees(number: int | None, grids: list[tuple[int, int]]) -> bool:
     """Say whether a max batch is one that grids come to."""
     if number is None or not grids:
         return False
-    near = abs(number - median(grids)) <= max(PRECISION * median(grids), 1)
-    return near or min(grids) <= number <= max(grids)
+    middle = median(math.sqrt(low * high) for low, high in grids)
+    near = abs(number - middle) <= max(PRECISION * middle, 1)
+    return near or min(low for low, _ in grids) <= number < max(high for _, high in grids)
 
 
 def row(name: str, answers: Answers) -> list[str]:
