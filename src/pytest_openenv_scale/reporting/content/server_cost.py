@@ -20,11 +20,11 @@ _NOUNS: Mapping[str, str] = {
 def cost_sentence(verdict: CurveVerdict) -> str | None:
     """Say what an open session and a step cost, as far as enough samples tell; None where they tell nothing.
 
-    "the server's cost: memory 1.1 MiB (0.98 to 1.2 MiB), threads 0, descriptors 2 per open session; CPU 2.1 ms
-    (1.9 to 2.3 ms) per step (at 95 %)".
+    What may as well be nothing is left out: "the server's cost: memory 1.1 MiB (0.98 to 1.2 MiB), threads 0,
+    descriptors 2 per open session; CPU 2.1 ms (1.9 to 2.3 ms) per step (95 % sure)".
     """
     costs: dict[str, Cost] = {name: cost for name in _NOUNS if (cost := getattr(verdict.cost, name)) is not None}
-    told = {name: cost for name, cost in costs.items() if cost.high is not None}
+    told = {name: cost for name, cost in costs.items() if cost.high is not None and not _is_unclear(cost)}
     of_session = [f"{_NOUNS[name]} {_cost_text(name, told[name])}" for name in told if name != "cpu_per_step"]
     parts = [f"{', '.join(of_session)} per open session"] if of_session else []
     if "cpu_per_step" in told:
@@ -32,18 +32,21 @@ def cost_sentence(verdict: CurveVerdict) -> str | None:
     if not parts:
         return None
     confidence = min((cost.confidence for cost in told.values() if cost.confidence is not None), default=None)
-    sure = "" if confidence is None else f" (at {confidence * 100:.0f} %)"
+    sure = "" if confidence is None else f" ({confidence * 100:.0f} % sure)"
     return f"the server's cost: {'; '.join(parts)}{sure}"
 
 
 def _cost_text(name: str, cost: Cost) -> str:
-    """Return a cost with its interval: "1.1 MiB (0.98 to 1.2 MiB)"; one that may as well be none says so."""
+    """Return a cost with its interval: "1.1 MiB (0.98 to 1.2 MiB)"."""
     low, high = (_figure(name, end) for end in (cost.low, cost.high))
     if cost.value is None:
         return f"{high} at most"
     span = "" if low == high else f" ({formatting.text_range(low, high)})"
-    unclear = cost.low is not None and cost.high is not None and cost.low <= 0 <= cost.high and cost.low < cost.high
-    return f"not clear{span}" if unclear and span else f"{_figure(name, cost.value)}{span}"
+    return f"{_figure(name, cost.value)}{span}"
+
+
+def _is_unclear(cost: Cost) -> bool:
+    return cost.low is not None and cost.high is not None and cost.low <= 0 <= cost.high and cost.low < cost.high
 
 
 def _figure(name: str, value: float | None) -> str:
