@@ -17,7 +17,7 @@ from tests.unit.cells import a_curve, a_summary
 
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.config import limits
-from pytest_openenv_scale.reporting.content import verdicts
+from pytest_openenv_scale.reporting.content import cell_verdicts, verdicts
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import CurveView, judge_curve
 
@@ -86,7 +86,7 @@ def test_a_limit_that_is_an_assertion(inner):
 def test_a_row_in_the_table_of_limits_is_all_that_judging_and_words_need(monkeypatch):
     kind = eval(code("A limit")[1], vars(limits))
     table = MappingProxyType({**limits.LIMITS, kind.name: kind})
-    for module in (limits, verdicts):
+    for module in (limits, cell_verdicts):
         monkeypatch.setattr(module, "LIMITS", table)
     slo = limits.Slo((limits.parse_slo_expression("step_max<=1ms"),))
     summary = a_summary(4)

@@ -12,7 +12,7 @@ from pytest_openenv_scale.config import limits
 from pytest_openenv_scale.config.limits import LIMITS, PHASES, STATISTICS, Limit, Slo
 from pytest_openenv_scale.core.endpoint import ServerSample
 from pytest_openenv_scale.metrics.percentiles import PhaseStats
-from pytest_openenv_scale.reporting.content import verdicts
+from pytest_openenv_scale.reporting.content import cell_verdicts, verdicts
 from pytest_openenv_scale.results.cell import ServerSamples
 from pytest_openenv_scale.verdict import cell, sweep
 
@@ -22,7 +22,7 @@ OF_CURVE = {name: kind for name, kind in LIMITS.items() if kind.scope == "curve"
 
 def test_every_limit_of_a_cell_is_judged_and_told_by_its_family():
     families = {kind.family for kind in OF_CELL.values()}
-    assert families == set(cell._JUDGES) == set(verdicts._OF_BREACH)
+    assert families == set(cell._JUDGES) == set(cell_verdicts._OF_BREACH)
 
 
 def test_every_limit_of_a_curve_is_judged_by_its_name_and_told_by_its_family():

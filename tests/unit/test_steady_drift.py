@@ -11,7 +11,7 @@ from cells import a_cell, a_summary, an_slo
 
 from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.metrics.windows import Window
-from pytest_openenv_scale.reporting.content.verdicts import reason_words
+from pytest_openenv_scale.reporting.content.cell_verdicts import reason_words
 from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.results.outcome import Reason
 from pytest_openenv_scale.verdict.cell import judge_cell

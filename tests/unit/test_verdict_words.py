@@ -28,12 +28,12 @@ from pytest_openenv_scale.core.endpoint import (
 from pytest_openenv_scale.metrics.errors import LostWorker
 from pytest_openenv_scale.metrics.summary import CellSummary, split_attempts
 from pytest_openenv_scale.metrics.windows import Window
+from pytest_openenv_scale.reporting.content import cell_verdicts as cells_in_words
 from pytest_openenv_scale.reporting.content import refusals as refusals_in_words
 from pytest_openenv_scale.reporting.content import verdicts as verdicts_in_words
+from pytest_openenv_scale.reporting.content.cell_verdicts import breach_text, breach_words
 from pytest_openenv_scale.reporting.content.refusals import refusal_sentence, refusal_words
 from pytest_openenv_scale.reporting.content.verdicts import (
-    breach_text,
-    breach_words,
     first_breach_sentence,
     further_reasons,
     headline,
@@ -591,18 +591,18 @@ def test_every_cause_of_a_verdict_on_a_curve_is_told_above() -> None:
 
 def test_every_family_of_broken_limits_is_told_above() -> None:
     named = {view.verdict.first_breach.limit for view in BREACHES if view.verdict.first_breach}
-    assert {LIMITS[name].family for name in named - {"server"}} == set(verdicts_in_words._OF_BREACH)
-    assert set(verdicts_in_words._OF_BREACH) == {kind.family for kind in LIMITS.values() if kind.scope == "cell"}
+    assert {LIMITS[name].family for name in named - {"server"}} == set(cells_in_words._OF_BREACH)
+    assert set(cells_in_words._OF_BREACH) == {kind.family for kind in LIMITS.values() if kind.scope == "cell"}
 
 
 def test_every_kind_of_reason_is_told_above() -> None:
     reasons = [reason for view, _ in REASONS for reason in view.verdict.reasons]
     kinds = {reason.kind for reason in reasons}
-    assert kinds == set(verdicts_in_words._OF_REASON)
+    assert kinds == set(cells_in_words._OF_REASON)
     assert kinds == literals_of(cell_rules, "case.reason", 0) | literals_of(cell_rules, "Reason", 0)
     assert literals_of(cell_rules, "case.reason", 1) <= {reason.cause for reason in reasons}
     assert {"died", "out", "back"} <= {reason.cause for reason in reasons}
-    assert set(verdicts_in_words._CLIENT_REMEDIES) <= {reason.figures.get("code") for reason in reasons}
+    assert set(cells_in_words._CLIENT_REMEDIES) <= {reason.figures.get("code") for reason in reasons}
 
 
 def test_every_cause_of_a_refusal_is_told_above() -> None:

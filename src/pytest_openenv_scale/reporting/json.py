@@ -28,7 +28,7 @@ from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import Breach, Reason, Refusal
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
-from .content import study_tables, verdicts, wording
+from .content import cell_verdicts, study_tables, verdicts, wording
 from .content.comparison import reason_text
 from .content.refusals import refusal_words
 
@@ -191,11 +191,11 @@ def _repetition_document(summary: CellSummary, *, of_batch: bool = False) -> dic
 
 
 def _breach_document(view: CurveView, breach: Breach) -> dict[str, Any]:
-    return {**breach.to_json(), "text": verdicts.breach_text(view, breach)}
+    return {**breach.to_json(), "text": cell_verdicts.breach_text(view, breach)}
 
 
 def _reason_document(reason: Reason) -> dict[str, Any]:
-    return {**reason.to_json(), "text": verdicts.reason_words(reason)}
+    return {**reason.to_json(), "text": cell_verdicts.reason_words(reason)}
 
 
 def _refusal_document(refusal: Refusal) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pytest_openenv_scale.results.comparison import (
     Status,
 )
 
-from .verdicts import reason_words
+from .cell_verdicts import reason_words
 
 JUDGEMENT_MARKS = {Judgement.REGRESSED: "✗", Judgement.INCONCLUSIVE: "?", Judgement.HELD: "✓", Judgement.SHOWN: "·"}
 STATUS_MARKS = {

@@ -22,6 +22,7 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.results.outcome import Cost, Outcome
 
 from . import wording
+from .cell_verdicts import reason_words
 from .searches import CUT_SHORT
 from .tables import (
     CURVE_HEADS,
@@ -39,7 +40,6 @@ from .tables import (
     size_value,
     wait_text,
 )
-from .verdicts import reason_words
 from .wording import curve_tally, render_seconds
 
 __all__ = ["study_tables"]

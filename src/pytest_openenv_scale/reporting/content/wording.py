@@ -26,8 +26,8 @@ from pytest_openenv_scale.results.outcome import (
 )
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
+from .cell_verdicts import breach_words
 from .refusals import error_words
-from .verdicts import breach_words
 
 Figures = Sequence[float | None]
 

@@ -9,7 +9,7 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import LEFT_OUT, on_one_line, shorten
 from pytest_openenv_scale.metrics.summary import CellSummary
-from pytest_openenv_scale.reporting.content import verdicts, wording
+from pytest_openenv_scale.reporting.content import cell_verdicts, verdicts, wording
 from pytest_openenv_scale.reporting.content.refusals import error_words, refusal_sentence
 from pytest_openenv_scale.reporting.content.searches import search_sentences
 from pytest_openenv_scale.reporting.content.server_cost import cost_sentence
@@ -91,7 +91,9 @@ def cell_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str
 def set_aside_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> Line:
     """Return an attempt that was set aside as one line of live progress, cut at `width`."""
     reason = set_aside_reason(summary, 1)
-    return _progress_line([*_cell_name(summary), verdicts.set_aside_words(reason)], {"yellow": True}, width, encoding)
+    return _progress_line(
+        [*_cell_name(summary), cell_verdicts.set_aside_words(reason)], {"yellow": True}, width, encoding
+    )
 
 
 def _cell_name(summary: CellSummary) -> list[str]:
