@@ -12,7 +12,10 @@ import pytest_openenv_scale
 
 PACKAGE = "pytest_openenv_scale"
 PLUGIN = f"{PACKAGE}.plugin"
-LIGHT = {PACKAGE, PLUGIN, *(f"{PLUGIN}.{name}" for name in ("hookspec", "invocation", "marks", "options"))}
+LIGHT = {
+    *(PACKAGE, f"{PACKAGE}.config", f"{PACKAGE}.config.options", PLUGIN),
+    *(f"{PLUGIN}.{name}" for name in ("hookspec", "invocation", "marks", "option_values")),
+}
 CONTROLLER = LIGHT | {f"{PACKAGE}.{name}" for name in ("results", "results.run_id")}
 """What a process that starts xdist workers needs besides: it names the run they may take part in."""
 

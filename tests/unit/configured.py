@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from pytest_openenv_scale.config.settings import Settings
-from pytest_openenv_scale.plugin.options import register_options
+from pytest_openenv_scale.plugin.option_values import register_options
 from pytest_openenv_scale.plugin.settings import resolve_settings
 
 Resolve = Callable[..., Settings]

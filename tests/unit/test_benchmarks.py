@@ -96,7 +96,7 @@ def test_startup_cost_compares_runs_with_and_without_the_plugin(tmp_path):
         "with": ["CPU ms", "wall ms"],
         "without": ["CPU ms", "wall ms"],
     }
-    assert "pytest_openenv_scale.plugin.options" in report["imports"]
+    assert "pytest_openenv_scale.config.options" in report["imports"]
 
 
 def test_more_sessions_than_descriptors_are_refused_before_anything_runs(golden):

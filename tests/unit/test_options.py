@@ -11,12 +11,12 @@ import pytest
 from configured import Resolve, resolver
 
 from pytest_openenv_scale.config.limits import FailOn, Limit
+from pytest_openenv_scale.config.options import OPTIONS
 from pytest_openenv_scale.config.think import ThinkTime
 from pytest_openenv_scale.config.values import PARSERS
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import Arrival
 from pytest_openenv_scale.core.target_spec import parse_target
-from pytest_openenv_scale.plugin.options import OPTIONS
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 from . import hookspec
 from .invocation import INVOCATION, PROBLEMS, Invocation
 from .marks import DECLARATION, marker_lines
-from .options import register_options
+from .option_values import register_options
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.core.endpoint import Endpoint

@@ -13,12 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from pytest_openenv_scale.config.options import DEFAULT_RESULTS
+
 from .marks import DECLARATION
-from .options import DEFAULT_RESULTS, value_sources
+from .option_values import value_sources
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.checks.subject import Subject
@@ -312,9 +314,11 @@ def _join_run(path: Path) -> RunDirectory:
             time.sleep(_POLL_S)
 
 
-@dataclass(frozen=True, slots=True)
-class RunLocation:
-    """Where the run of this invocation goes, the same in every process of it; made when it is first needed."""
+class RunLocation(NamedTuple):
+    """Where the run of this invocation goes, the same in every process of it; made when it is first needed.
+
+    A named tuple takes a fifth of the time of a frozen dataclass to define, and every pytest run defines it.
+    """
 
     results: Path
     run_id: str

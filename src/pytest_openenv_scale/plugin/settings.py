@@ -18,6 +18,7 @@ import pytest
 
 from pytest_openenv_scale.config.arriving import check_written_together
 from pytest_openenv_scale.config.limits import Reference
+from pytest_openenv_scale.config.options import OPTIONS, Option
 from pytest_openenv_scale.config.settings import (
     AXES,
     RERUN_OPTIONS,
@@ -34,7 +35,7 @@ from pytest_openenv_scale.core.system import figures_problem
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target, redact_url
 from pytest_openenv_scale.results.manifest import find_run
 
-from .options import OPTIONS, Option, command_line_values, ini_label, ini_values
+from .option_values import command_line_values, ini_label, ini_values
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.analysis.run import Run
