@@ -17,6 +17,7 @@ from pytest_openenv_scale.config.values import PARSERS
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import Arrival
 from pytest_openenv_scale.core.target_spec import parse_target
+from pytest_openenv_scale.plugin.option_values import HEADING
 
 
 @pytest.fixture
@@ -403,7 +404,7 @@ def test_each_option_has_one_sentence_of_help_with_its_default(option):
 def test_the_help_lists_every_option_in_one_group_and_every_ini_key(pytester, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     text = pytester.run(sys.executable, "-m", "pytest", "--help").stdout.str()
-    group = text.split("OpenEnv scaling: how many sessions does a server hold at once?:")[1].split("\n\n")[0]
+    group = text.split(f"{HEADING}:")[1].split("\n\n")[0]
     for option in OPTIONS:
         assert f"  {option.flag}" in group
         assert f"  {option.ini} (" in text

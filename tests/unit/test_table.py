@@ -1,7 +1,6 @@
 """Sessions as Arrow tables and sealed Parquet parts."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -223,10 +222,3 @@ def test_a_kill_at_any_moment_leaves_whole_parts_only(tmp_path):
         process.wait()
         process.stdout.close()
         assert {part.table().num_rows for part in read_parts(tmp_path)} == {20_000}
-
-
-def test_the_reference_names_every_column_in_a_table():
-    text = (Path(__file__).parents[2] / "docs/reference.md").read_text()
-    table = text.partition("Columns of `sessions.parquet`")[2].partition("\n\nRows stand")[0]
-    cells = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    assert sorted(re.findall(r"`(\w+)`", " ".join(cells))) == sorted(SCHEMA.names)

@@ -48,212 +48,220 @@ OPTIONS: tuple[Option, ...] = (
         "target",
         "SPEC",
         "local",
-        "Measure this server, NAME[:ARGUMENT][,key=value...] or a URL, for example local,server=uvicorn",
+        "Server to measure: NAME[:ARGUMENT][,key=value...] or a URL, for example local,server=uvicorn",
         "repeated",
     ),
     Option(
         "url",
         "URL",
         None,
-        "Measure a server that runs already; sessions are spread over URLs joined by commas, and env:FILE "
-        "reads OPENENV_URL from a file",
+        "URL of a server that is already running; commas spread sessions over several URLs, and env:FILE reads "
+        "OPENENV_URL from a file",
     ),
     Option(
         "batches",
         "LIST",
         "1,8,32,128",
-        "Ask for so many sessions at once; 8..512 doubles from 8 up to 512",
+        "Number of sessions to open at once; a list is measured one after the other, and 8..512 doubles from 8 up"
+        " to 512",
     ),
     Option(
         "waits",
         "LIST",
         "0.1,1.0",
-        "Ask the environment to spend so many seconds in each step",
+        "Seconds that the environment is asked to spend in each step (simulated step time); each is measured with"
+        " every batch",
     ),
-    Option("reps", "N", "1", "Measure each batch so many times"),
+    Option("reps", "N", "1", "Number of times to measure each batch"),
     Option(
         "again",
         "N",
         "3",
-        "Measure a repetition again that only this machine left in doubt, up to N times, once it is calm; 0: never",
+        "Number of times to repeat a measurement that only this machine left in doubt, once it is calm; 0: never",
     ),
-    Option("modes", "LIST", "ws", "Speak these protocols: ws, http or ws,http"),
+    Option("modes", "LIST", "ws", "Protocols to measure: ws, http or ws,http"),
     Option(
         "steps",
         "N",
         "1",
-        "Take so many steps in each session; until_done=N ends it with its episode, or after N steps",
+        "Number of steps in each session; until_done=N ends a session with its episode, or after N steps",
     ),
     Option(
         "think",
         "TIME",
         None,
-        "Let a session think for so long between a reply and its next step: 2s, uniform=1s..3s, exponential=2s (mean), "
-        "lognormal=2s,0.8 (median, σ of the logarithm) or @FILE with one time per line (write --openenv-think=@FILE)",
+        "Think time, from a reply to the next step of the session: 2s, uniform=1s..3s, exponential=2s (mean), "
+        "lognormal=2s,0.8 (median, σ of the logarithm) or @FILE with one time per line (write "
+        "--openenv-think=@FILE)",
     ),
     Option(
         "arrival",
         "HOW",
         "hold",
-        "Start a batch so: hold (all sessions are up before any steps), burst (all at once), rate=R "
-        "(R sessions per second at random times) or steady=TIME (as many slots play session after session for so long)",
+        "How the sessions of a batch start: hold (all are open before any steps), burst (all at once), rate=R (R "
+        "per second, at random times) or steady=TIME (until TIME is up, as many slots play session after session)",
     ),
     Option(
         "ramp",
         "TIME",
         None,
-        "Begin a steady state slot by slot over so long; what begins in it, or arrives in it at a rate, is not judged",
+        "Time in which the slots of a steady state start one by one; sessions that begin in it, or arrive in it "
+        "at a rate, are not judged",
     ),
-    Option("for", "TIME", None, "Let sessions arrive at rate=R for so long: R × TIME of them, instead of batches"),
+    Option("for", "TIME", None, "Time in which sessions arrive at rate=R: R × TIME of them, instead of batches"),
     Option(
         "timeout",
         "TIME",
         "120s",
-        "Give each phase of a session so long; a step gets it on top of its wait",
+        "Time limit for each phase of a session (connect, reset, step); a step gets it on top of its wait",
     ),
     Option(
         "action",
         "JSON",
         None,
-        'Send this action: JSON in which "$wait" stands for the wait, @FILE.jsonl (write --openenv-action=@FILE.jsonl) '
-        "or module:function, called with (session, step[, observation]); without it the server's /schema decides",
+        'Action to send: JSON in which "$wait" stands for the wait, @FILE.jsonl (write '
+        "--openenv-action=@FILE.jsonl) or module:function, called with (session, step[, observation]); else it is"
+        " made from the server's /schema",
     ),
     Option(
         "reset",
         "JSON",
         None,
-        'Send this JSON object with every reset; "$seed" in it stands for --openenv-seed plus the session\'s number; '
-        "@FILE.jsonl has one per session, module:function is called with the session's number",
+        'JSON object to send with every reset, "$seed" in it standing for --openenv-seed plus the session\'s '
+        "number; @FILE.jsonl has one per session, module:function is called with the session's number",
     ),
     Option(
         "until-done",
         None,
         None,
-        "End a session when its episode is done instead of resetting it and going on, as --openenv-steps until_done",
+        "End a session when its episode is done, instead of resetting it and going on; the same as "
+        "--openenv-steps until_done",
         "flag",
     ),
     Option(
         "slo",
         "LIMIT",
         None,
-        "Set a limit or override that of a mark, for example max_batch>=512 or total_p99<=2s",
+        "Limit to meet, which replaces the same limit of a mark, for example max_batch>=512 or total_p99<=2s",
         "repeated",
     ),
     Option(
         "inconclusive",
         "WHAT",
         "fail",
-        "Let a test whose limits could not be measured fail, or pass with a warning: fail or warn",
+        "Result of a test whose limits could not be measured: fail, or warn to pass it with a warning",
     ),
     Option(
         "full-grid",
         None,
         None,
-        "Measure every batch instead of stopping a curve after two failing batches in a row",
+        "Measure every batch; without this, two failing batches in a row end the list",
         "flag",
     ),
     Option(
         "search",
         "RANGE",
         "off",
-        "Search the max batch instead of measuring a grid: auto (from 1 to 16,384, of servers elsewhere to 1,024), "
-        "LOW..HIGH or off",
+        "Range in which to search for the largest batch that meets the limits, instead of a list of batches: auto"
+        " (1 to 16,384, or to 1,024 on servers elsewhere), LOW..HIGH or off",
     ),
     Option(
         "precision",
         "SHARE",
         "5%",
-        "Let a search end where the largest batch that passes and the smallest that fails are so near; 0 is exact",
+        "Distance at which a search ends, between the largest batch that passes and the smallest that fails; 0 is"
+        " exact",
     ),
     Option(
         "budget",
         "TIME",
         None,
-        "Measure for so long at most, start-up of servers not counted; what is left is inconclusive",
+        "Time limit for all measuring, without the start of servers; what is not measured by then is inconclusive",
     ),
     Option(
         "max-sessions",
         "N",
         "10000",
-        "Open so many sessions in a run at most on hosts other than this machine",
+        "Number of sessions that a run may open in total on other machines than this one",
     ),
-    Option("plan", None, None, "Print what would be measured, with its sessions and minutes, and end", "flag"),
+    Option("plan", None, None, "Print what would be measured, with its sessions and minutes, and exit", "flag"),
     Option(
         "http-connections",
         "HOW",
         "session",
-        "Connect in http mode so: session (each keeps one over its requests), request (a fresh one for every request) "
-        "or shared (idle ones are taken from a pool)",
+        "How sessions connect in http mode: session (one connection each, kept), request (a new one for every "
+        "request) or shared (an idle one of a pool)",
     ),
     Option(
         "played",
         "WHAT",
         "required",
-        "Measure only where a session played alone got more than errors (required), or in any case (any)",
+        "Whether a session played alone must get more than errors before anything is measured: required or any",
     ),
     Option(
         "ping",
         "TIME",
         "20s",
-        "Ping a WebSocket session so often, as the stock client does, so that no proxy takes it for idle; or off",
+        "Time between pings on a WebSocket session, as OpenEnv's own client sends them, so that no proxy takes it"
+        " for idle; or off",
     ),
     Option(
         "no-samples",
         None,
         None,
-        "Keep no action and no answer in the results (otherwise the first of each, cut short)",
+        "Leave actions and answers out of the results, which otherwise keep the first of each, cut short",
         "flag",
     ),
-    Option("processes", "N", "auto", "Generate load with so many processes"),
-    Option("seed", "N", "0", "Seed everything random with this number"),
+    Option("processes", "N", "auto", "Number of processes that generate the load"),
+    Option("seed", "N", "0", "Seed of everything that is random"),
     Option(
         "header",
         "HEADER",
         None,
-        "Send 'Name: value' or 'Name: env:VARIABLE' (the only form in ini) with every request; never stored or shown",
+        "Header to send with every request: 'Name: value' or 'Name: env:VARIABLE' (the only form in ini); never "
+        "stored or shown",
         "repeated",
     ),
     Option(
         "insecure",
         None,
         None,
-        "Do not check TLS certificates, as of a server with one of its own; every report says so",
+        "Accept any TLS certificate, for example one that the server signed itself; every report says so",
         "flag",
     ),
     Option(
         "proxy",
         "URL",
         None,
-        "Reach servers that run elsewhere by this HTTP proxy (CONNECT), http://[user:password@]host:port or "
-        "env:VARIABLE (in ini the only form with a password); the password is never stored or shown",
+        "HTTP proxy (CONNECT) to servers on other machines: http://[user:password@]host:port or env:VARIABLE (in "
+        "ini the only form with a password); the password is never stored or shown",
     ),
-    Option("note", "TEXT", None, "Keep this text with the run"),
+    Option("note", "TEXT", None, "Text to keep with the run"),
     Option(
         "results",
         "DIR",
         DEFAULT_RESULTS,
-        "Write runs into this directory; the word none writes nothing",
+        "Folder for the results; the word none writes nothing",
     ),
-    Option("json", "FILE", None, "Write the JSON report to this file as well"),
-    Option("report", "LIST", "md", "Write these reports of the run: md, html, figures, log; or none"),
+    Option("json", "FILE", None, "File to write the JSON report to, besides the one in the results"),
+    Option("report", "LIST", "md", "Reports to write: any of md, html, figures and log, or none"),
     Option(
         "soak",
         "TIME",
         "20s",
-        "Let the endurance test of the suite last so long; 0 skips it",
+        "Duration of the endurance test of the suite; 0 skips it",
     ),
     Option(
         "baseline",
         "REF",
         None,
-        "Compare with this stored run: a path, a run id, latest, or a git commit, branch or tag",
+        "Stored run to compare with: a path, a run id, latest, or a git commit, branch or tag",
     ),
     Option(
         "fail-on",
         "EXPR",
         None,
-        "Fail a test whose figure got worse than the baseline's by more than this, for example max_batch:-10% or "
-        "total_p99:+200ms",
+        "Change against the baseline that fails a test, for example max_batch:-10% or total_p99:+200ms",
         "repeated",
     ),
 )

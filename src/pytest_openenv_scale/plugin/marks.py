@@ -62,7 +62,7 @@ class ScalingArguments(TypedDict, total=False):
 
 
 def scaling(**arguments: Unpack[ScalingArguments]) -> ScalingMark:
-    """Measure how many sessions the target holds at once, with the fixture of the same name.
+    """Measure how many sessions a server holds at once; batches are sessions open at once, waits the time of a step.
 
     `waits`, `timeout`, `ramp` and `for_` are seconds or text like "500ms", and so is `think`, or a distribution like
     "exponential=2s"; `batches` text like "1,8,32..512" or numbers; `steps` a number or text like "until_done=200";
@@ -116,7 +116,7 @@ class SloArguments(TypedDict, total=False):
 
 
 def slo(**arguments: Unpack[SloArguments]) -> Slo:
-    """Limit what a test marked scaling must meet, on every curve or on those of one wait= or mode=.
+    """Set the limits that a test marked scaling must meet, for all of its waits and modes or for one wait= or mode=.
 
     Latencies are seconds or text with its unit like "250ms", `success` is a fraction or text like "95%", `rps` sessions
     per second, `rss` and `memory_per_session` bytes or text like "2MiB". In mode `http` the limits on `connect` apply

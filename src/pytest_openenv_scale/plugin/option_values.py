@@ -18,9 +18,16 @@ _INI_TYPES: Mapping[str, Literal["string", "linelist", "bool"]] = MappingProxyTy
 )
 
 
+HEADING = """OpenEnv scaling: how many sessions does a server hold at once?
+  A batch is a number of sessions that are open at the same time (concurrency).
+  A wait is the time that the environment spends in each step (simulated step time).
+  Every option is also a key of the ini file, for example openenv_max_sessions"""
+"""What `pytest --help` shows above the options; argparse adds a colon."""
+
+
 def register_options(parser: pytest.Parser) -> None:
     """Add every option, in a group of its own, and its ini twin."""
-    group = parser.getgroup("openenv-scale", "OpenEnv scaling: how many sessions does a server hold at once?")
+    group = parser.getgroup("openenv-scale", HEADING)
     for option in OPTIONS:
         arguments: dict[str, Any] = {"metavar": option.metavar}
         if option.kind == "flag":

@@ -123,6 +123,11 @@ def option_names(kind: type[DataclassInstance]) -> tuple[str, ...]:
     return tuple(field.name for field in fields(kind) if _PARSER in field.metadata)
 
 
+def prefixes(kind: type[DataclassInstance]) -> dict[str, str]:
+    """Return by PREFIX the fields of a dataclass of options that hold what `PREFIX.NAME=value` sets."""
+    return {field.metadata[_PREFIX]: field.name for field in fields(kind) if _PREFIX in field.metadata}
+
+
 def read_options(spec: TargetSpec, kind: type[_T]) -> _T:
     """Read the options of `spec` into a dataclass whose fields are `option` and `variables`.
 
@@ -130,7 +135,7 @@ def read_options(spec: TargetSpec, kind: type[_T]) -> _T:
         GrammarError: a key is unknown, or a value cannot be parsed; the line names the target and the key.
     """
     parsers = {field.name: field.metadata[_PARSER] for field in fields(kind) if _PARSER in field.metadata}
-    names = {field.metadata[_PREFIX]: field.name for field in fields(kind) if _PREFIX in field.metadata}
+    names = prefixes(kind)
     values: dict[str, Any] = {name: {} for name in names.values()}
     target = "a URL" if spec.name == "url" else f"target {spec.name}"
     for key, value in spec.options:
