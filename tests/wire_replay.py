@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
 
 import pytest
 
 from pytest_openenv_scale.client.session import SessionFailed
 from scripted_server import CLOSE, Peer, frame, message
 from wire_cases import Conversation
+
+Case = TypeVar("Case")
+
+
+async def each(cases: Iterable[Case], play: Callable[[Case], Awaitable[None]]) -> None:
+    """Play cases one after the other; every one that fails is told by its name."""
+    failures: list[BaseException] = []
+    for case in cases:
+        try:
+            await play(case)
+        except (Exception, pytest.fail.Exception) as failure:
+            failure.add_note(str(case))
+            failures.append(failure)
+    if failures:
+        raise BaseExceptionGroup("not as recorded", failures)
 
 
 def goodbye(closed: tuple[int, str]) -> bytes:

@@ -11,16 +11,10 @@ import pytest
 
 from pytest_openenv_scale.client.session import ClientSession, HttpClientSession, open_http_session, open_session
 from scripted_server import Peer, scripted
-from wire_cases import VERSIONS, Exchange, Turn, capacity, environments, every_conversation, exchanges
-from wire_replay import failing, fields, kind_of, sayable, server_of
+from wire_cases import VERSIONS, Conversation, Exchange, Turn, capacity, conversations, environments, exchanges
+from wire_replay import each, failing, fields, kind_of, sayable, server_of
 
-RECORDED = every_conversation()
-FULL = [(version, environment) for version in VERSIONS for environment in environments(version)]
-HTTP = [
-    (f"{version}-{number}-{exchange.path[1:]}", exchange)
-    for version in VERSIONS
-    for number, exchange in enumerate(exchanges(version, "probe"))
-]
+RECORDED = [(version, environment) for version in VERSIONS for environment in environments(version)]
 
 
 async def ask(session: ClientSession, message: Any) -> Any:
@@ -70,8 +64,12 @@ async def assert_seen(session: ClientSession, turn: Turn) -> None:
         assert ("'mcp'" if kind else "not an OpenEnv message") in (failed.message or "")
 
 
-@pytest.mark.parametrize("conversation", RECORDED, ids=str)
-async def test_a_session_driven_by_hand_sees_what_was_recorded(conversation):
+@pytest.mark.parametrize(("version", "environment"), RECORDED)
+async def test_a_session_driven_by_hand_sees_what_was_recorded(version, environment):
+    await each(conversations(version, environment), play)
+
+
+async def play(conversation: Conversation) -> None:
     async with scripted(server_of(conversation)) as server:
         if conversation.status != 101:
             failed = await failing(open_session(server.url).__aenter__())
@@ -96,7 +94,7 @@ async def test_a_session_driven_by_hand_sees_what_was_recorded(conversation):
                 assert failed.message == (reason or None)
 
 
-@pytest.mark.parametrize(("version", "environment"), FULL)
+@pytest.mark.parametrize(("version", "environment"), RECORDED)
 async def test_a_full_server_refuses_a_session_driven_by_hand_as_recorded(version, environment):
     recorded = capacity(version, environment)
     data = recorded.ws.greeting[0]["data"]
@@ -142,8 +140,12 @@ async def request(session: HttpClientSession, exchange: Exchange) -> Any:
     return await (session.reset(**body) if exchange.path == "/reset" else session.step(body.get("action", {})))
 
 
-@pytest.mark.parametrize("exchange", [exchange for _, exchange in HTTP], ids=[name for name, _ in HTTP])
-async def test_a_session_over_http_sees_what_was_recorded(exchange):
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_session_over_http_sees_what_was_recorded(version):
+    await each(exchanges(version, "probe"), play_http)
+
+
+async def play_http(exchange: Exchange) -> None:
     async with scripted(http_server_of(exchange)) as server, open_http_session(server.url) as session:
         if exchange.status == 200:
             reply = await request(session, exchange)

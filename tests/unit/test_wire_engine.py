@@ -11,11 +11,10 @@ import pytest
 from playing import failure, play, play_one
 from pytest_openenv_scale.client.session import SessionFailed, open_session
 from scripted_server import CLOSE, Peer, message, scripted
-from wire_cases import VERSIONS, Conversation, capacity, environments, every_conversation
-from wire_replay import failing, fields, goodbye, kind_of, server_of
+from wire_cases import VERSIONS, Conversation, capacity, conversations, environments, every_conversation
+from wire_replay import each, failing, fields, goodbye, kind_of, server_of
 
-RECORDED = every_conversation()
-FULL = [(version, environment) for version in VERSIONS for environment in environments(version)]
+RECORDED = [(version, environment) for version in VERSIONS for environment in environments(version)]
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,17 @@ def expected_columns(conversation: Conversation) -> dict[str, Any]:
     return {name: observation.get(name) for name in ("pid", "session_hash", "host_url")}
 
 
-QUIET = [conversation for conversation in RECORDED if course(conversation).failure[1] == "timeout"]
+def is_quiet(conversation: Conversation) -> bool:
+    """Whether the server says nothing where the session waits for an answer."""
+    return course(conversation).failure[1] == "timeout"
 
 
-@pytest.mark.parametrize(
-    "conversation", [conversation for conversation in RECORDED if conversation not in QUIET], ids=str
-)
-async def test_a_session_of_the_load_engine_goes_on_as_the_recorded_answers_say(conversation):
+@pytest.mark.parametrize(("version", "environment"), RECORDED)
+async def test_a_session_of_the_load_engine_goes_on_as_the_recorded_answers_say(version, environment):
+    await each([one for one in conversations(version, environment) if not is_quiet(one)], go_on)
+
+
+async def go_on(conversation: Conversation) -> None:
     expected, received = course(conversation), []
     async with scripted(server_of(conversation, received=received)) as server:
         row = await play_one(server.url, steps=expected.steps)
@@ -90,22 +93,24 @@ async def test_a_session_of_the_load_engine_goes_on_as_the_recorded_answers_say(
 
 @pytest.mark.usefixtures("quick_waits")
 async def test_sessions_of_the_load_engine_give_up_where_recorded_servers_fell_silent():
-    assert {conversation.name for conversation in QUIET} == {"ws_unknown_session_id"}
-    for conversation in QUIET[:2]:
+    quiet = [conversation for conversation in every_conversation() if is_quiet(conversation)]
+    assert {conversation.name for conversation in quiet} == {"ws_unknown_session_id"}
+    for conversation in quiet[:2]:
         async with scripted(server_of(conversation, received=[])) as server:
             assert failure(await play_one(server.url, timeout=1)) == ("step", "timeout", None)
 
 
 def test_the_recordings_hold_every_way_a_session_of_the_load_engine_can_go():
-    kinds = {course(conversation).failure[1] for conversation in RECORDED}
+    courses = [course(conversation) for conversation in every_conversation()]
+    kinds = {course.failure[1] for course in courses}
     assert kinds == {None, "handshake_status", "environment", "protocol", "closed_early", "timeout"}
-    assert ("reset", "step", "reset", "step", "close") in {course(conversation).said for conversation in RECORDED}
+    assert ("reset", "step", "reset", "step", "close") in {course.said for course in courses}
 
 
 # A full server
 
 
-@pytest.mark.parametrize(("version", "environment"), FULL)
+@pytest.mark.parametrize(("version", "environment"), RECORDED)
 async def test_clients_that_find_the_connection_gone_before_they_can_speak_read_why(version, environment):
     """As many as were recorded: the server's last words and a reset are there before the client sends."""
     recorded = capacity(version, environment)
@@ -129,7 +134,7 @@ async def test_clients_that_find_the_connection_gone_before_they_can_speak_read_
                 assert failed.message == recorded.ws.greeting[0]["data"]["message"]
 
 
-@pytest.mark.parametrize(("version", "environment"), FULL)
+@pytest.mark.parametrize(("version", "environment"), RECORDED)
 async def test_all_the_clients_that_a_full_server_refuses_at_once_learn_why(version, environment):
     """Twenty by hand and twenty of the load engine; some connections are gone at once, as recorded."""
     recorded = capacity(version, environment)
