@@ -29,7 +29,7 @@ class PytestRun:
     @property
     def run_dir(self) -> Path:
         """The one run directory."""
-        (folder,) = (self.folder / "openenv-results").iterdir()
+        (folder,) = (self.folder / ".openenv-results").glob("2*")
         return folder
 
     def sweeps(self) -> list[dict[str, Any]]:

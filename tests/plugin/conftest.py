@@ -62,8 +62,7 @@ class Inner:
     @property
     def runs(self) -> list[Path]:
         """The run directories there are."""
-        results = self.path / "openenv-results"
-        return sorted(results.iterdir()) if results.exists() else []
+        return sorted((self.path / ".openenv-results").glob("2*"))
 
     @property
     def manifest(self) -> dict:

@@ -121,7 +121,7 @@ def test_with_warn_it_passes_and_is_counted(run_check_test):
 
 def test_every_report_of_the_run_tells_of_the_check(inner, run_check_test):
     run_check_test("outcome('missed', remedy='write less')", "--openenv-report", "md,html,log")
-    (run,) = (inner.path / "openenv-results").glob("2*")
+    (run,) = (inner.path / ".openenv-results").glob("2*")
     page = (run / "report.md").read_text()
     assert "## Checks" in page
     assert "| `it`  | 127.0.0.1" in page
@@ -133,7 +133,7 @@ def test_every_report_of_the_run_tells_of_the_check(inner, run_check_test):
     html = (run / "report.html").read_text()
     assert "1 of 1 checks missed" in html
     assert "it is missed" in html
-    assert run.name in (run.parent / "EXPERIMENT_LOG.md").read_text()
+    assert run.name in (run.parents[1] / "EXPERIMENT_LOG.md").read_text()
 
 
 def test_every_report_says_how_the_server_of_a_check_was_reached(inner, run_check_test):

@@ -23,7 +23,7 @@ def test_it_names_targets_grid_and_results_with_their_sources(plain):
             "openenv-scale: local: the app of the openenv.yaml that is nearest to each test (default)",
             "  batches 1,4 (command line instead of 1,8,32,128), waits 2 (ini), modes ws (default), reps 3 (ini), *",
             "  limits total_p99 ≤ 2 s (command line)",
-            f"  results {plain.path}/openenv-results (default)",
+            f"  results {plain.path}/.openenv-results (default)",
         ]
     )
 

@@ -16,7 +16,7 @@ LIGHT = {
     *(PACKAGE, f"{PACKAGE}.config", f"{PACKAGE}.config.options", PLUGIN),
     *(f"{PLUGIN}.{name}" for name in ("hookspec", "invocation", "marks", "option_values")),
 }
-CONTROLLER = LIGHT | {f"{PACKAGE}.{name}" for name in ("results", "results.run_id")}
+CONTROLLER = LIGHT | {f"{PACKAGE}.{name}" for name in ("results", "results.location")}
 """What a process that starts xdist workers needs besides: it names the run they may take part in."""
 
 WRITES_MODULES = """

@@ -50,7 +50,7 @@ def test_what_came_before_the_end_is_reported_and_judges_nothing(
             stderr=subprocess.DEVNULL,
         )
         try:
-            path = await_rows(process, tmp_path / "openenv-results", 20)
+            path = await_rows(process, tmp_path / ".openenv-results", 20)
             running = load_run(path)
             assert (running.status, running.sweeps[0].summaries, running.table().num_rows) == ("running", (), 0)
             end(process)

@@ -164,7 +164,7 @@ def test_a_proxy_stands_in_every_report_and_its_password_in_nothing(real):
     for report in ("report.md", "report.html", "report.json"):
         assert note in (run / report).read_text(), report
     words = (SECRET.encode(), authorization.removeprefix("Basic ").encode())
-    files = [file for file in (real.path / "openenv-results").rglob("*") if file.is_file()]
+    files = [file for file in (real.path / ".openenv-results").rglob("*") if file.is_file()]
     assert [file for file in files if any(word in file.read_bytes() for word in words)] == []
     assert SECRET not in str(result.stdout)
 

@@ -85,7 +85,7 @@ def test_a_results_folder_nobody_may_write_to_is_refused(inner, monkeypatch):
 
 
 def test_a_default_results_folder_that_cannot_be_made_fails_only_the_tests_that_measure(inner):
-    (inner.path / "openenv-results").write_text("a file")
+    (inner.path / ".openenv-results").write_text("a file")
     inner.tests("@pytest.mark.scaling\ndef test_scale(scaling):\n    scaling.run()\n\ndef test_other():\n    pass\n")
     result = inner.run()
     result.assert_outcomes(failed=1, passed=1)

@@ -64,7 +64,7 @@ def baseline(folder: Path) -> str:
 
 
 def run_ids(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "openenv-results").iterdir())
+    return sorted(path.name for path in (folder / ".openenv-results").glob("2*"))
 
 
 def test_the_same_server_again_passes(folder: Path, baseline: str) -> None:

@@ -68,7 +68,7 @@ def python_with_openenv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def clone(name: str, folder: Path, called: str | None = None) -> Path:
     """A copy of an example repository, without what somebody's own runs left in it."""
-    ignored = shutil.ignore_patterns("__pycache__", ".pytest_cache", "openenv-results", "*.egg-info", ".venv")
+    ignored = shutil.ignore_patterns("__pycache__", ".pytest_cache", ".openenv-results", "*.egg-info", ".venv")
     return Path(shutil.copytree(EXAMPLES / name, folder / (called or name), ignore=ignored))
 
 

@@ -56,7 +56,7 @@ def measured(
         preexec_fn=confine,
     )
     ran = PytestRun(folder, done.returncode, done.stdout + done.stderr)
-    assert (folder / "openenv-results").is_dir(), ran.output
+    assert (folder / ".openenv-results").is_dir(), ran.output
     ((curve,),) = (sweep.curves for sweep in load_run(ran.run_dir).sweeps)
     assert ran.code == (0 if curve.verdict.outcome == "met" else 1), ran.output
     return curve.verdict

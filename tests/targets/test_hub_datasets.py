@@ -45,7 +45,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         # Only what was measured counts here, not whether a busy machine could judge it.
         options = ["--openenv-target", "local:builtin", "--openenv-inconclusive", "warn", "--openenv-no-samples"]
         run_pytest(folder, *options)
-        (run,) = set((folder / "openenv-results").iterdir()) - set(run_dirs)
+        (run,) = set((folder / ".openenv-results").glob("2*")) - set(run_dirs)
         run_dirs.append(run)
     whole_run, cut = run_dirs
     (whole_run / "figures").mkdir()
@@ -59,7 +59,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture
 def runs(measured: list[Path], tmp_path: Path) -> list[Path]:
     """The same runs, for this test to change."""
-    return [Path(shutil.copytree(run, tmp_path / "openenv-results" / run.name)) for run in measured]
+    return [Path(shutil.copytree(run, tmp_path / ".openenv-results" / run.name)) for run in measured]
 
 
 @pytest.fixture
@@ -230,7 +230,7 @@ def test_a_pulled_run_reports_as_it_did_where_it_was_measured(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     assert push(*runs, REPO) == 0
-    there = tmp_path / "elsewhere" / "openenv-results"
+    there = tmp_path / "elsewhere" / ".openenv-results"
     assert pull(there) == 0
     for run in runs:
         assert files_of(there / run.name) == files_of(run)

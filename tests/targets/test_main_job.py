@@ -153,7 +153,7 @@ def test_a_server_killed_in_mid_cell_leaves_a_verdict_and_every_row(tmp_path: Pa
             lines.append(line)
             if "batch 2 ·" in line:
                 break
-        (sealed,) = (tmp_path / "openenv-results").glob("*/sessions.parquet/*.parquet")
+        (sealed,) = (tmp_path / ".openenv-results").glob("*/sessions.parquet/*.parquet")
         before = sealed.read_bytes()
         time.sleep(1)  # Into the three seconds of the second cell's step.
         (server,) = {child.pid for child in psutil.Process(process.pid).children(recursive=True) if _listens(child)}
@@ -167,7 +167,7 @@ def test_a_server_killed_in_mid_cell_leaves_a_verdict_and_every_row(tmp_path: Pa
     assert "SIGKILL" in output
     assert "SLO missed" in output
     assert sealed.read_bytes() == before
-    (run_dir,) = (tmp_path / "openenv-results").iterdir()
+    (run_dir,) = (tmp_path / ".openenv-results").glob("2*")
     report = json.loads((run_dir / "report.json").read_text())
     assert report["status"] in ("complete", "failed")
     rebuilt = subprocess.run(

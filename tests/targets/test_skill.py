@@ -109,5 +109,5 @@ def test_every_command_works_as_it_stands(programs: tuple[Path, Path], tmp_path:
                 check=False,
             )
             assert done.returncode == 0, f"{block.section}:\n{commands}\n{done.stdout}\n{done.stderr}"
-    for output in ("openenv-results/EXPERIMENT_LOG.md", "study/report.html", "older/raw.jsonl", "older-runs"):
+    for output in ("EXPERIMENT_LOG.md", "study/report.html", "older/raw.jsonl", "older-runs"):
         assert (work / output).exists(), output

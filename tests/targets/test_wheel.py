@@ -125,12 +125,12 @@ def test_a_repository_is_left_as_it_was_and_can_measure(bare: Path, tmp_path: Pa
         measure = [str(bare / "pytest"), "-m", "scaling", "--openenv-url", f"http://{address}", "--openenv-report"]
         refused = run([*measure, "figures"], tmp_path)
         assert (refused.returncode, refused.stderr) == (4, f"ERROR: --openenv-report: {NEEDS_FIGURES}\n\n")
-        assert not (tmp_path / "openenv-results").exists()
+        assert not (tmp_path / ".openenv-results").exists()
         measured = run([*measure, "html"], tmp_path)
     assert measured.returncode == 0, measured.stdout + measured.stderr
     assert "max batch ≥ 4" in measured.stdout
     assert "warning" not in measured.stdout.lower()
-    (run_dir,) = (tmp_path / "openenv-results").iterdir()
+    (run_dir,) = (tmp_path / ".openenv-results").glob("2*")
     assert NEEDS_FIGURES in unescape((run_dir / "report.html").read_text())
 
     for command in (["report", "--formats", "figures"], ["history", "--output", "history.svg"]):
@@ -145,7 +145,7 @@ def test_the_main_job_runs_where_nothing_but_the_wheel_is_installed(bare: Path, 
     assert tested.returncode == 0, tested.stdout + tested.stderr
     assert "1 passed" in tested.stdout
     assert "max batch ≥ 4" in tested.stdout
-    (run_dir,) = (tmp_path / "openenv-results").iterdir()
+    (run_dir,) = (tmp_path / ".openenv-results").glob("2*")
     assert pq.read_table(run_dir / "sessions.parquet").num_rows == 1 + 4
     assert "test_it_scales" in (run_dir / "report.md").read_text()
 

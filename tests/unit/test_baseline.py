@@ -14,6 +14,7 @@ from report_samples import a_manifest
 
 from pytest_openenv_scale.config.limits import parse_reference
 from pytest_openenv_scale.core.errors import GrammarError, RunError
+from pytest_openenv_scale.results.location import stored_results
 from pytest_openenv_scale.results.manifest import find_run
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -30,17 +31,17 @@ def stored(results: Path, run_id: str, *, status="complete", commit: str | None 
 
 @pytest.fixture
 def results(tmp_path):
-    return tmp_path / "openenv-results"
+    return tmp_path / ".openenv-results"
 
 
-def find(text: str, results: Path | None, **options) -> Path:
-    directory = results.parent if results else Path.cwd()
-    return find_run(parse_reference(text, directory), results, **options)
+def find(text: str, *folders: Path, **options) -> Path:
+    directory = folders[0].parent if folders else Path.cwd()
+    return find_run(parse_reference(text, directory), folders, **options)
 
 
-def refused(text: str, results: Path | None) -> str:
+def refused(text: str, *folders: Path) -> str:
     with pytest.raises(RunError) as error:
-        find(text, results)
+        find(text, *folders)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -48,7 +49,7 @@ def refused(text: str, results: Path | None) -> str:
 def test_a_path_is_a_run_wherever_it_lies(results, tmp_path):
     path = stored(tmp_path / "elsewhere", "one")
     assert find("elsewhere/one", results) == path
-    assert find(str(path), None) == path
+    assert find(str(path)) == path
     assert find(f"{path}/manifest.json", results) == path
 
 
@@ -64,6 +65,15 @@ def test_latest_is_the_newest_complete_run_but_this_one(results):
     (results / "2026-4" / "manifest.json").write_text("damaged")
     assert find("latest", results) == newer
     assert find("latest", results, other_than=newer.name) == older
+
+
+def test_runs_are_found_in_every_folder_by_their_time(tmp_path):
+    former, today = tmp_path / "openenv-results", tmp_path / ".openenv-results"
+    older, newer = stored(former, "2026-1"), stored(today, "2026-2")
+    folders = stored_results(tmp_path)
+    assert find("2026-1", *folders) == older
+    assert find("latest", *folders) == newer
+    assert find("latest", *folders, other_than=newer.name) == older
 
 
 def test_without_a_complete_run_there_is_no_latest(golden, results):
@@ -89,7 +99,7 @@ def test_a_name_that_is_nothing_says_what_may_be_written(golden, results):
 
 
 def test_without_a_results_directory_only_a_path_will_do(golden):
-    golden(refused("latest", None))
+    golden(refused("latest"))
 
 
 def test_branches_and_tags_are_those_of_git(golden, results, tmp_path):
@@ -121,5 +131,5 @@ def test_no_name_at_all_is_refused(golden, text):
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40))
 def test_any_text_that_names_no_run_is_refused_in_one_line(tmp_path_factory, text):
     with pytest.raises((GrammarError, RunError)) as error:
-        find_run(parse_reference(text, tmp_path_factory.getbasetemp() / "none"), None)
+        find_run(parse_reference(text, tmp_path_factory.getbasetemp() / "none"), ())
     assert "\n" not in str(error.value)

@@ -40,7 +40,7 @@ def a_stored_run(results: Path, run_id: str, *, slower=0.0, refused=0, test=None
 def results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-    return tmp_path / "openenv-results"
+    return tmp_path / ".openenv-results"
 
 
 def test_the_same_figures_again_exit_0(golden, results, capsys):
@@ -133,8 +133,8 @@ def test_bad_input_exits_2_with_one_line(golden, results, capsys, arguments):
 @pytest.mark.parametrize(
     "name",
     [
-        "openenv-results",
-        "openenv-results/run-1/report.json",
+        ".openenv-results",
+        ".openenv-results/run-1/report.json",
     ],
 )
 def test_a_path_that_is_no_run_says_what_it_is(golden, results, capsys, name):

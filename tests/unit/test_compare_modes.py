@@ -21,7 +21,7 @@ from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.results.outcome import ErrorCount, WarmUp
 from pytest_openenv_scale.verdict.sweep import SweepView, view_sweep
 
-PLACE = Path("openenv-results/run")
+PLACE = Path(".openenv-results/run")
 BUSY = (ClientFinding("cpu", "a load process used 99% of a core"),)
 LATE = (ClientFinding("http_lag", "HTTP answers were seen late, p50 12 ms and p99 80 ms"),)
 

@@ -32,7 +32,7 @@ RUN_ID = "20261121T120000.000Z-3fa9"
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    return a_stored_run(tmp_path / "openenv-results")
+    return a_stored_run(tmp_path / ".openenv-results")
 
 
 def test_a_run_is_pushed_without_locks_links_and_what_is_unfinished(run: Path) -> None:

@@ -38,7 +38,7 @@ def a_stored_run(results: Path, run_id="20261121T120000.000Z-3fa9", *, finished=
 def results(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
-    return tmp_path / "openenv-results"
+    return tmp_path / ".openenv-results"
 
 
 def run(*arguments, **options):
@@ -69,7 +69,7 @@ def test_a_run_is_named_by_its_path_or_by_its_id(results, capsys):
     assert main(["report", str(path)]) == 0
     by_path = capsys.readouterr().out
     assert main(["report", path.name]) == 0
-    assert capsys.readouterr().out == by_path.replace(str(path), f"openenv-results/{path.name}")
+    assert capsys.readouterr().out == by_path.replace(str(path), f".openenv-results/{path.name}")
 
 
 def test_all_runs_are_reported(results, capsys):
@@ -138,7 +138,7 @@ def test_formats_say_what_is_written(results):
     path = a_stored_run(results)
     assert main(["report", "--formats", "log"]) == 0
     assert not (path / "report.md").exists()
-    assert path.name in (results / "EXPERIMENT_LOG.md").read_text()
+    assert path.name in (results.parent / "EXPERIMENT_LOG.md").read_text()
 
 
 def test_a_report_that_was_asked_for_and_cannot_be_written_is_exit_code_2(golden, results, capsys):
@@ -146,7 +146,7 @@ def test_a_report_that_was_asked_for_and_cannot_be_written_is_exit_code_2(golden
     assert main(["report"]) == 0
     assert main(["report", "--formats", "md,log"]) == 2
     golden(capsys.readouterr().err)
-    assert (results / "EXPERIMENT_LOG.md").exists()
+    assert (results.parent / "EXPERIMENT_LOG.md").exists()
 
 
 def test_figures_without_their_extra_are_refused_before_a_run_is_read(golden, results, monkeypatch, capsys):
@@ -210,7 +210,7 @@ def test_bad_input_is_one_clear_line(golden, results, capsys, arguments):
 
 def test_a_folder_of_runs_is_no_run_and_one_in_it_is_named(results, capsys):
     path = a_stored_run(results)
-    assert main(["report", "openenv-results"]) == 2
+    assert main(["report", ".openenv-results"]) == 2
     assert path.name in capsys.readouterr().err
 
 

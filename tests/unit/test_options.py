@@ -47,7 +47,7 @@ def test_nothing_written_gives_the_defaults(settle, pytester):
     assert settings.slo == ()
     assert settings.inconclusive == "fail"
     assert settings.headers == {}
-    assert settings.results == pytester.path / "openenv-results"
+    assert settings.results == pytester.path / ".openenv-results"
     assert settings.report == ("md",)
     assert set(settings.sources.values()) == {"default"}
     assert settings.command_line == {}

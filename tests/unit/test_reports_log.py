@@ -17,7 +17,7 @@ from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import join_runs
 from pytest_openenv_scale.config.limits import parse_fail_on
 from pytest_openenv_scale.core.errors import RunError
-from pytest_openenv_scale.reporting.markdown.experiment_log import update_log, updated_log
+from pytest_openenv_scale.reporting.markdown.experiment_log import log_path, update_log, updated_log
 
 HERE = Path("results")
 
@@ -128,11 +128,11 @@ def test_the_table_keeps_runs_that_are_not_there_any_more() -> None:
 )
 def test_a_damaged_marker_leaves_the_log_as_it_is(golden: Golden, tmp_path: Path, damage: str) -> None:
     run = runs()[0]
-    path = update_log(tmp_path / "EXPERIMENT_LOG.md", join_runs([run]))
+    path = update_log(tmp_path, join_runs([run]))
     path.write_text(path.read_text().replace(damage.format(id=run.run_id), ""))
     before = path.read_text()
     with pytest.raises(RunError) as caught:
-        update_log(path, join_runs([run]))
+        update_log(tmp_path, join_runs([run]))
     golden(caught.value)
     assert path.read_text() == before
 
@@ -145,13 +145,36 @@ def test_an_entry_that_stands_twice_is_refused() -> None:
 
 
 def test_a_log_that_cannot_be_written_or_read_is_one_line(golden: Golden, tmp_path: Path) -> None:
+    log = tmp_path / "EXPERIMENT_LOG.md"
+    log.mkdir()
     with pytest.raises(RunError) as caught:
         update_log(tmp_path, join_runs(runs()[:1]))
     golden(caught.value)
-    binary = tmp_path / "EXPERIMENT_LOG.md"
-    binary.write_bytes(b"\xff\xfe")
+    log.rmdir()
+    log.write_bytes(b"\xff\xfe")
     with pytest.raises(RunError, match="is not UTF-8 text"):
-        update_log(binary, join_runs(runs()[:1]))
+        update_log(tmp_path, join_runs(runs()[:1]))
+
+
+def test_the_log_of_the_default_folder_lies_in_the_root_directory(tmp_path: Path) -> None:
+    root, folder, former = tmp_path, tmp_path / ".openenv-results", tmp_path / "openenv-results"
+    assert update_log(folder, join_runs(runs()[:1])) == root / "EXPERIMENT_LOG.md"
+    # The lock is no file of the repository.
+    assert sorted(path.name for path in root.iterdir()) == [".openenv-results", "EXPERIMENT_LOG.md"]
+    assert sorted(path.name for path in folder.iterdir()) == [".EXPERIMENT_LOG.md.lock", ".gitignore"]
+    assert log_path(former) == root / "EXPERIMENT_LOG.md"
+    assert log_path(root / "runs") == root / "runs" / "EXPERIMENT_LOG.md"
+
+
+def test_a_log_that_was_begun_in_the_former_folder_goes_on_there(tmp_path: Path) -> None:
+    former = tmp_path / "openenv-results"
+    former.mkdir()
+    begun = former / "EXPERIMENT_LOG.md"
+    begun.write_text("Ours.\n")
+    assert update_log(former, join_runs(runs()[:1])) == log_path(tmp_path / ".openenv-results") == begun
+    assert begun.read_text().startswith("Ours.\n")
+    (tmp_path / begun.name).touch()
+    assert log_path(former) == tmp_path / begun.name
 
 
 def test_nothing_in_a_run_can_pass_for_a_marker() -> None:

@@ -17,10 +17,10 @@ from cells import NOON, a_cell, a_curve, a_failure, a_meta, a_row, an_slo
 from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.results.environment import fingerprint
+from pytest_openenv_scale.results.location import new_run_id
 from pytest_openenv_scale.results.manifest import SweepRecord, latest_run, read_manifest
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.results.run_directory import RunDirectory
-from pytest_openenv_scale.results.run_id import new_run_id
 
 
 def a_record(*batches, slo=None, **fields) -> SweepRecord:
@@ -379,12 +379,12 @@ def test_the_latest_run_is_the_newest_by_name(tmp_path):
         with RunDirectory.create(tmp_path, run_id) as run:
             run.begin()
     (tmp_path / "99999999-not-a-run").mkdir()
-    assert latest_run(tmp_path).name == "20260102T000000.000Z-aaaa"
+    assert latest_run([tmp_path]).name == "20260102T000000.000Z-aaaa"
 
 
 def test_no_latest_run_says_where_it_was_looked_for(golden, tmp_path):
     with pytest.raises(RunError) as caught:
-        latest_run(tmp_path)
+        latest_run([tmp_path])
     golden(caught.value)
 
 

@@ -32,7 +32,7 @@ KINDS: dict[str, tuple[str, str, int, dict[tuple[float | None, str], int | None]
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """A results folder with every stored run in it."""
-    return Path(shutil.copytree(STORED, tmp_path / "openenv-results"))
+    return Path(shutil.copytree(STORED, tmp_path / ".openenv-results"))
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_all_of_them_are_one_study(results, tmp_path):
 
 
 def test_a_stored_run_is_a_baseline(runs, results, capsys):
-    assert find_run(parse_reference("latest", results), results) == runs["refused"].path
+    assert find_run(parse_reference("latest", results), [results]) == runs["refused"].path
     copy = shutil.copytree(runs["ws"].path, results / "20270101T000000.000Z-00000000")
     manifest = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(json.dumps({**manifest, "run_id": copy.name}))

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_openenv_scale.config.options import DEFAULT_RESULTS
+from pytest_openenv_scale.results.location import default_results, stored_results
+
 if TYPE_CHECKING:
     from pytest_openenv_scale.reporting import Line
 
@@ -54,11 +57,21 @@ def print_error(command: str, problem: str) -> int:
 
 def add_results(parser: argparse.ArgumentParser, what: str = "where runs are") -> None:
     """Declare the option that names the folder of runs."""
-    parser.add_argument("--results", type=Path, default=Path("openenv-results"), metavar="DIR", help=what)
+    parser.add_argument("--results", type=Path, metavar="DIR", help=f"{what} (default: {DEFAULT_RESULTS})")
 
 
-def run_path(name: str, results: Path) -> Path:
-    """Return the directory of the run named by a folder, by its id below `results`, or as latest.
+def run_folders(arguments: argparse.Namespace) -> tuple[Path, ...]:
+    """Return the folders of runs: that of `--results`, else those of the working directory."""
+    return stored_results(Path()) if arguments.results is None else (arguments.results,)
+
+
+def results_folder(arguments: argparse.Namespace) -> Path:
+    """Return the folder that runs are written into: that of `--results`, else the one of the working directory."""
+    return arguments.results or default_results(Path())
+
+
+def run_path(name: str, folders: Sequence[Path]) -> Path:
+    """Return the directory of the run named by a folder, by its id below `folders`, or as latest.
 
     Whether a run is there is not checked; `load_run` and the like do that.
 
@@ -70,6 +83,7 @@ def run_path(name: str, results: Path) -> Path:
     path = Path(name)
     if path.exists():
         return path
-    if (results / name).is_dir():
-        return results / name
-    return latest_run(results) if name == "latest" else path
+    for folder in folders:
+        if (folder / name).is_dir():
+            return folder / name
+    return latest_run(folders) if name == "latest" else path

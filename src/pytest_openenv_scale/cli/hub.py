@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import USAGE_ERROR, add_results, print_error, run_path
+from .console import USAGE_ERROR, add_results, print_error, results_folder, run_folders, run_path
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.hub.transfer import PlannedRun, PushResult
@@ -98,7 +98,7 @@ def run_pull(arguments: argparse.Namespace) -> int:
     repo_id = check_repo_id(arguments.repo, "alice/openenv-runs")
     api = connect()
     hide_progress_without_terminal()
-    pulled = pull(api, repo_id, arguments.results)
+    pulled = pull(api, repo_id, results_folder(arguments))
     for path in pulled.new:
         print(f"pulled {path}")
     for path in pulled.unchanged:
@@ -128,7 +128,7 @@ def run_push(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.hub.transfer import plan_push, push
 
     repo_id = check_repo_id(arguments.repo, "alice/openenv-runs")
-    planned = plan_push([_existing_run_path(name, arguments.results) for name in arguments.runs])
+    planned = plan_push([_existing_run_path(name, run_folders(arguments)) for name in arguments.runs])
     if arguments.dry_run:
         _show_plan(planned, repo_id)
         return 0
@@ -138,12 +138,14 @@ def run_push(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _existing_run_path(name: str, results: Path) -> Path:
+def _existing_run_path(name: str, folders: Sequence[Path]) -> Path:
     from pytest_openenv_scale.core.errors import RunError
+    from pytest_openenv_scale.results.manifest import folders_text
 
-    path = run_path(name, results)
+    path = run_path(name, folders)
     if not path.exists():
-        raise RunError(f"there is no run at {name}, and none of that id in {results}; give --results, or write latest")
+        where = folders_text(folders)
+        raise RunError(f"there is no run at {name}, and none of that id in {where}; give --results, or write latest")
     return path
 
 

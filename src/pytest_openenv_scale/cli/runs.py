@@ -9,7 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import USAGE_ERROR, add_results, print_block, print_error, run_path, terminal_width
+from .console import (
+    USAGE_ERROR,
+    add_results,
+    print_block,
+    print_error,
+    results_folder,
+    run_folders,
+    run_path,
+    terminal_width,
+)
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.analysis.axes import CurveHistory
@@ -74,10 +83,11 @@ def _run_paths(arguments: argparse.Namespace) -> list[Path]:
 
     if arguments.all and arguments.runs:
         raise RunError("--all and a run are given; write one of them")
+    folders = run_folders(arguments)
     if arguments.all:
-        paths = run_paths(arguments.results)
-        return paths or [latest_run(arguments.results)]
-    return [run_path(name, arguments.results) for name in arguments.runs] or [latest_run(arguments.results)]
+        paths = run_paths(folders)
+        return paths or [latest_run(folders)]
+    return [run_path(name, folders) for name in arguments.runs] or [latest_run(folders)]
 
 
 def _report_run(path: Path, limits: Slo, formats: tuple[str, ...], output: Path | None, *, formats_given: bool) -> None:
@@ -183,10 +193,8 @@ def run_compare(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.results.manifest import find_run
 
-    fail_on = parse_fail_on(arguments.fail_on)
-    paths = [
-        find_run(parse_reference(name, Path.cwd()), arguments.results) for name in (arguments.baseline, arguments.now)
-    ]
+    fail_on, folders = parse_fail_on(arguments.fail_on), run_folders(arguments)
+    paths = [find_run(parse_reference(name, Path.cwd()), folders) for name in (arguments.baseline, arguments.now)]
     if paths[0].resolve() == paths[1].resolve():
         raise RunError(f"A and B are the same run, {paths[0]}")
     baseline, now = map(load_run, paths)
@@ -221,7 +229,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     """Write raw.jsonl (a line per session) and summary.csv (a line per cell and repetition) of a run."""
     from pytest_openenv_scale.legacy.exporting import export_older
 
-    path = run_path(arguments.path, arguments.results)
+    path = run_path(arguments.path, run_folders(arguments))
     written = export_older(path, arguments.output or path / "older")
     print(f"written: {', '.join(map(str, written))}")
     return 0
@@ -274,16 +282,17 @@ def _load_runs(arguments: argparse.Namespace, problems: list[str]) -> list[Run]:
     """Read the runs, the oldest first; one that cannot be read is told and left out."""
     from pytest_openenv_scale.analysis.run import load_run
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.results.manifest import run_paths
+    from pytest_openenv_scale.results.manifest import folders_text, run_paths
 
     runs: list[Run] = []
-    for path in run_paths(arguments.results)[-arguments.last :]:
+    folders = run_folders(arguments)
+    for path in run_paths(folders)[-arguments.last :]:
         try:
             runs.append(load_run(path))
         except RunError as error:
             problems.append(str(error))
     if not runs:
-        raise RunError(problems[0] if problems else f"there is no run in {arguments.results}")
+        raise RunError(problems[0] if problems else f"there is no run in {folders_text(folders)}")
     return sorted(runs, key=lambda run: run.record.started_at)
 
 
@@ -332,8 +341,9 @@ def run_import(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.legacy.importing import find_sources, import_older
 
     cores = None if arguments.cores is None else parse_count(arguments.cores, what="--cores")
+    results = results_folder(arguments)
     for source in find_sources(arguments.paths, arguments.infrastructure):
-        imported = import_older(source, arguments.results, cores=cores, note=arguments.note)
+        imported = import_older(source, results, cores=cores, note=arguments.note)
         for note in imported.notes:
             print(f"! {note}")
         for path in imported.made:

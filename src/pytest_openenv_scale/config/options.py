@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-DEFAULT_RESULTS = "openenv-results"
-"""Where runs go where nobody says otherwise, below pytest's root directory."""
+DEFAULT_RESULTS = ".openenv-results"
+"""Where runs go where nobody says otherwise, below pytest's root directory; `results.location` says more."""
 
 
 class Option(NamedTuple):

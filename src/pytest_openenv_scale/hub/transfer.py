@@ -14,6 +14,7 @@ from pytest_openenv_scale.analysis.run import Run, load_run
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import is_locked
 from pytest_openenv_scale.reporting import write_reports
+from pytest_openenv_scale.results.location import make_results
 from pytest_openenv_scale.results.manifest import SAMPLES, read_manifest
 from pytest_openenv_scale.results.run_directory import PARTS, WRITER_LOCK
 
@@ -284,7 +285,7 @@ def _download_runs(
 ) -> None:
     partial = results / f".pull-{secrets.token_hex(4)}"
     try:
-        partial.mkdir(parents=True)
+        make_results(partial)
         hub: Any = api  # Its types are partly unknown.
         hub.snapshot_download(
             repo_id,

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from pytest_openenv_scale.config.options import DEFAULT_RESULTS
-
 from .marks import DECLARATION
 from .option_values import value_sources
 
@@ -188,10 +186,10 @@ class Invocation:
         if self._run_location is None and payload:
             self._run_location = RunLocation.from_worker(payload)
         if self._run_location is None:
-            from pytest_openenv_scale.results.run_id import new_run_id
+            from pytest_openenv_scale.results.location import default_results, new_run_id
 
             # A controller of xdist workers asks, whatever they run: the default is known without all the settings.
-            results = self.settings.results if self.sources else self.config.rootpath / DEFAULT_RESULTS
+            results = self.settings.results if self.sources else default_results(self.config.rootpath)
             self._run_location = RunLocation(
                 results=results or Path(tempfile.mkdtemp(prefix="openenv-scale-")),
                 run_id=new_run_id(),

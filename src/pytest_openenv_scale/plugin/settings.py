@@ -33,6 +33,7 @@ from pytest_openenv_scale.core.errors import GrammarError, RunError, TargetError
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.system import figures_problem
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target, redact_url
+from pytest_openenv_scale.results.location import default_results, stored_results
 from pytest_openenv_scale.results.manifest import find_run
 
 from .option_values import command_line_values, ini_label, ini_values
@@ -110,6 +111,7 @@ def _ini_layer(config: pytest.Config) -> _Layer:
 
 def _default_layer(config: pytest.Config) -> _Layer:
     read = {option.name: False if option.kind == "flag" else option.default for option in OPTIONS}
+    read["results"] = str(default_results(config.rootpath))
     return _Layer(
         {name: value for name, value in read.items() if value is not None},
         lambda option: ValueOrigin("default", f"the default of {option.flag}", config.rootpath),
@@ -146,9 +148,16 @@ def check_baseline(settings: Settings) -> None:
             )
     elif settings.sources["baseline"] == "command line":
         try:
-            find_run(settings.baseline, settings.results)
+            find_run(settings.baseline, _run_folders(settings))
         except RunError as error:
             raise pytest.UsageError(f"--openenv-baseline: {error}") from None
+
+
+def _run_folders(settings: Settings) -> tuple[Path, ...]:
+    """Return where runs that are named without a path are looked for."""
+    if settings.results is None:
+        return ()
+    return stored_results(settings.results.parent) if settings.sources["results"] == "default" else (settings.results,)
 
 
 class Baseline:
@@ -173,7 +182,7 @@ class Baseline:
             path = self._payload["path"]
             return (Path(path) if path else None), self._payload["problem"]
         try:
-            return find_run(self._reference, self._settings.results, other_than=self._run_id), ""
+            return find_run(self._reference, _run_folders(self._settings), other_than=self._run_id), ""
         except RunError as error:
             return None, str(error)
 

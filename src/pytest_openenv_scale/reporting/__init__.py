@@ -44,7 +44,7 @@ def write_reports(
     """Write the formats asked for, of a run also `report.json`, each file complete or not there; return their paths.
 
     They go into `directory`, by default that of the run; a run that is not kept gets none there. The log goes there
-    as well, by default beside the run, where it is one of all runs. One format that fails keeps no other from being
+    as well, by default where `log_path` says, as it is one of all runs. One format that fails keeps no other from being
     written. Any run can be reported, also one that was interrupted or is damaged.
 
     Raises:
@@ -94,9 +94,9 @@ def _write_figures(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
 
 
 def _write_log(source: Run | Study, folder: Path, logs: Path) -> list[Path]:
-    from .markdown.experiment_log import LOG, update_log
+    from .markdown.experiment_log import update_log
 
-    return [update_log(logs / LOG, study_of(source))]
+    return [update_log(logs, study_of(source))]
 
 
 FORMATS: Mapping[str, Callable[[Run | Study, Path, Path], list[Path]]] = {

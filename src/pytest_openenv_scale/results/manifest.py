@@ -6,7 +6,8 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -200,27 +201,28 @@ def _no_run_message(path: Path) -> str:
         return f"there is no run at {path}"
     if not path.is_dir():
         return f"{path} is no run: a run is a folder with a {MANIFEST}"
-    runs = run_paths(path)
+    runs = run_paths([path])
     hint = f"; it holds runs, name one, such as {runs[-1]}" if runs else ""
     return f"{path} is no run: it has no {MANIFEST}{hint}"
 
 
-def run_paths(results: Path) -> list[Path]:
-    """Return the run directories directly below `results`, the oldest first."""
-    try:
-        return sorted(path.parent for path in results.glob(f"*/{MANIFEST}"))
-    except OSError:
-        return []
+def run_paths(folders: Iterable[Path]) -> list[Path]:
+    """Return the run directories directly below folders, the oldest first."""
+    paths: list[Path] = []
+    for folder in folders:
+        with suppress(OSError):
+            paths += (path.parent for path in folder.glob(f"*/{MANIFEST}"))
+    return sorted(paths, key=lambda path: path.name)
 
 
 LATEST = "latest"
 _HEX = re.compile(r"[0-9a-f]{7,64}")
 
 
-def find_run(reference: Reference, results: Path | None, *, other_than: str | None = None) -> Path:
+def find_run(reference: Reference, folders: Sequence[Path], *, other_than: str | None = None) -> Path:
     """Return the directory of the run that is meant; `other_than` is a run id that is not.
 
-    A path comes first, then a run id in `results`, then the word latest (the newest complete run), then a
+    A path comes first, then a run id in one of the folders, then the word latest (the newest complete run), then a
     commit: its first digits, or what git calls by that name here. Of several complete runs of a commit the
     newest counts, one of an unchanged checkout first.
 
@@ -229,18 +231,19 @@ def find_run(reference: Reference, results: Path | None, *, other_than: str | No
     """
     if (path := _run_at_path(reference)) is not None:
         return path
-    if results is None:
+    if not folders:
         _refuse_other_than_run(reference)
         text = f"there is no run at {short_repr(reference.text)}"
         raise RunError(f"{text}, and no results directory to look in; give the path of a run")
-    if "/" not in reference.text and (path := _run_at_path(Reference(reference.text, results))) is not None:
-        return path
-    runs = [(path, manifest) for path, manifest in _complete_runs(results) if manifest.run_id != other_than]
+    for folder in folders if "/" not in reference.text else ():
+        if (path := _run_at_path(Reference(reference.text, folder))) is not None:
+            return path
+    runs = [(path, manifest) for path, manifest in _complete_runs(folders) if manifest.run_id != other_than]
     if reference.text == LATEST:
         if not runs:
-            raise RunError(f"there is no complete run in {results} to compare with")
+            raise RunError(f"there is no complete run in {folders_text(folders)} to compare with")
         return runs[0][0]
-    return _run_of_commit(reference, results, runs)
+    return _run_of_commit(reference, folders, runs)
 
 
 def _run_at_path(reference: Reference) -> Path | None:
@@ -268,9 +271,14 @@ def _refuse_other_than_run(reference: Reference) -> None:
         read_manifest(path)
 
 
-def _complete_runs(results: Path) -> Iterator[tuple[Path, Manifest]]:
+def folders_text(folders: Sequence[Path]) -> str:
+    """Return folders in which something is not, in words."""
+    return " or ".join(map(str, folders))
+
+
+def _complete_runs(folders: Sequence[Path]) -> Iterator[tuple[Path, Manifest]]:
     """Yield the complete runs that can be read and measured something, the newest first."""
-    for path in reversed(run_paths(results)):
+    for path in reversed(run_paths(folders)):
         try:
             manifest = read_manifest(path)
         except RunError:
@@ -279,14 +287,14 @@ def _complete_runs(results: Path) -> Iterator[tuple[Path, Manifest]]:
             yield path, manifest
 
 
-def _run_of_commit(reference: Reference, results: Path, runs: list[tuple[Path, Manifest]]) -> Path:
+def _run_of_commit(reference: Reference, folders: Sequence[Path], runs: list[tuple[Path, Manifest]]) -> Path:
     name = reference.text
     resolved = _resolve_commit(name, reference.directory)
     commit_prefix = resolved or (name.lower() if _HEX.fullmatch(name.lower()) else None)
     if commit_prefix is None:
         _refuse_other_than_run(reference)
         choices = "a path, a run id, latest, or a commit, branch or tag of the git repository here"
-        raise RunError(f"there is no run {short_repr(name)} in {results}; write {choices}")
+        raise RunError(f"there is no run {short_repr(name)} in {folders_text(folders)}; write {choices}")
     matches = [
         (path, manifest)
         for path, manifest in runs
@@ -300,7 +308,7 @@ def _run_of_commit(reference: Reference, results: Path, runs: list[tuple[Path, M
             if resolved and not resolved.startswith(name)
             else short_repr(name)
         )
-        raise RunError(f"there is no complete run of {label} in {results}{hint}")
+        raise RunError(f"there is no complete run of {label} in {folders_text(folders)}{hint}")
     clean = [path for path, manifest in matches if not _git_state(manifest).get("dirty")]
     return clean[0] if clean else matches[0][0]
 
@@ -316,15 +324,15 @@ def _resolve_commit(name: str, folder: Path) -> str | None:
     return run_git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}") or None
 
 
-def latest_run(results: Path) -> Path:
-    """Return the directory of the newest run below `results`.
+def latest_run(folders: Sequence[Path]) -> Path:
+    """Return the directory of the newest run below folders.
 
     Raises:
         RunError: there is none.
     """
-    runs = run_paths(results)
+    runs = run_paths(folders)
     if not runs:
-        raise RunError(f"there is no run in {results}")
+        raise RunError(f"there is no run in {folders_text(folders)}")
     return runs[-1]
 
 

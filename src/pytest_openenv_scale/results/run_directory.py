@@ -17,9 +17,9 @@ from pytest_openenv_scale.core.text import redact_command
 
 from .cell import CellMeta, SessionRow
 from .comparison import Comparison
+from .location import make_results, new_run_id
 from .manifest import FORMAT, MANIFEST, Manifest, Status, SweepRecord, Writer, read_manifest, write_samples
 from .outcome import Outcome
-from .run_id import new_run_id
 
 if TYPE_CHECKING:
     from .parts import Part
@@ -53,6 +53,7 @@ class RunDirectory:
         """
         path = results / (run_id or new_run_id())
         try:
+            make_results(results)
             (path / PARTS).mkdir(parents=True)
         except OSError as error:
             where = error.filename or path

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import Study, study_of
+from pytest_openenv_scale.config.options import DEFAULT_RESULTS
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import exclusive_lock, replace_file
@@ -24,12 +25,13 @@ from pytest_openenv_scale.reporting.content.findings import findings
 from pytest_openenv_scale.reporting.content.study_tables import scaling_table, study_tables, summary_table
 from pytest_openenv_scale.reporting.content.tables import targets_table, workloads_table
 from pytest_openenv_scale.reporting.content.wording import curve_tally, run_problems
+from pytest_openenv_scale.results.location import FORMER_RESULTS, make_results
 
 from . import code_block, escape, inline_code, table_section
 from .comparison import comparison_entry
 
 LOG = "EXPERIMENT_LOG.md"
-"""The name of the file; it stands in the results directory, above its runs."""
+"""The name of the file."""
 
 _BEGIN = re.compile(r"^<!-- openenv-scale:run (\S+) -->[ \t]*$", re.MULTILINE)
 _ANY_END = re.compile(r"^<!-- openenv-scale:end (\S+) -->[ \t]*$", re.MULTILINE)
@@ -52,15 +54,31 @@ class _LogEntry:
     written: str
 
 
-def update_log(path: Path, study: Study) -> Path:
-    """Put the runs of a study into a log, new or existing, and return its path; several processes may do so at once.
+def log_path(folder: Path) -> Path:
+    """Return the log of the runs in a folder: beside one that nobody named, in the root directory; else in it.
+
+    One that was begun in a folder of the former name goes on there, unless there is one in the root directory.
+    """
+    folder = folder if folder.name else folder.absolute()
+    if folder.name not in (DEFAULT_RESULTS, FORMER_RESULTS):
+        return folder / LOG
+    root = folder.parent
+    places = (root / LOG, folder / LOG, root / FORMER_RESULTS / LOG)
+    return next((path for path in places if path.exists()), root / LOG)
+
+
+def update_log(folder: Path, study: Study) -> Path:
+    """Put the runs of a study into the log of a folder, new or existing, and return where that is.
+
+    Several processes may do so at once: the lock stays in the folder.
 
     Raises:
         RunError: the file cannot be read or written, or a marker in it is damaged; then it is left as it is.
     """
+    path = log_path(folder)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(path.with_name(f".{path.name}.lock")):
+        make_results(folder)
+        with exclusive_lock(folder / f".{LOG}.lock"):
             existing = path.read_text(encoding="utf-8") if path.exists() else ""
             replace_file(path, updated_log(existing, study, path.parent))
     except UnicodeDecodeError:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.formatting import size as size_text
 from pytest_openenv_scale.hub.access import HubError, hub_calls, join_card, split_card
+from pytest_openenv_scale.results.location import FORMER_RESULTS
 from pytest_openenv_scale.targets.common.application import is_app_name, manifest_app
 from pytest_openenv_scale.targets.common.files import deploy_file, write_own_wheel
 
@@ -25,7 +26,7 @@ OWN_FOLDERS = ("app/", "package/")
 """Folders of a Space that belong to its deployment: what an earlier one left there goes."""
 
 _TEMPLATE = (DOCKERFILE, REQUIREMENTS, "serve.sh")
-_SKIPPED = {"__pycache__", "node_modules", "openenv-results"}
+_SKIPPED = {"__pycache__", "node_modules", FORMER_RESULTS}
 _EXPOSE = re.compile(r"^\s*EXPOSE\s+(\d+)", re.MULTILINE | re.IGNORECASE)
 _APP_ARG = re.compile(r"^ARG APP=$", re.MULTILINE)
 _PORT = 8000
