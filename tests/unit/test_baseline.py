@@ -15,7 +15,7 @@ from report_samples import a_manifest
 from pytest_openenv_scale.config.limits import parse_reference
 from pytest_openenv_scale.core.errors import GrammarError, RunError
 from pytest_openenv_scale.results.location import stored_results
-from pytest_openenv_scale.results.manifest import find_run
+from pytest_openenv_scale.results.references import find_run
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -18,8 +18,9 @@ from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.results.environment import fingerprint
 from pytest_openenv_scale.results.location import new_run_id
-from pytest_openenv_scale.results.manifest import SweepRecord, latest_run, read_manifest
+from pytest_openenv_scale.results.manifest import SweepRecord, read_manifest
 from pytest_openenv_scale.results.outcome import Outcome
+from pytest_openenv_scale.results.references import latest_run
 from pytest_openenv_scale.results.run_directory import RunDirectory
 
 

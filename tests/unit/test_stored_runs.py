@@ -12,7 +12,7 @@ import pytest
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.analysis.run import Run, load_run
 from pytest_openenv_scale.config.limits import parse_reference
-from pytest_openenv_scale.results.manifest import find_run
+from pytest_openenv_scale.results.references import find_run
 
 STORED = Path(__file__).parents[1] / "stored" / "0.1"
 

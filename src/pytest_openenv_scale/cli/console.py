@@ -78,7 +78,7 @@ def run_path(name: str, folders: Sequence[Path]) -> Path:
     Raises:
         RunError: the latest is asked for and there is none.
     """
-    from pytest_openenv_scale.results.manifest import latest_run
+    from pytest_openenv_scale.results.references import latest_run
 
     path = Path(name)
     if path.exists():

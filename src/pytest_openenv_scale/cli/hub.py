@@ -140,7 +140,7 @@ def run_push(arguments: argparse.Namespace) -> int:
 
 def _existing_run_path(name: str, folders: Sequence[Path]) -> Path:
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.results.manifest import folders_text
+    from pytest_openenv_scale.results.references import folders_text
 
     path = run_path(name, folders)
     if not path.exists():

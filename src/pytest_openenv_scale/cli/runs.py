@@ -79,7 +79,8 @@ def run_report(arguments: argparse.Namespace) -> int:
 
 def _run_paths(arguments: argparse.Namespace) -> list[Path]:
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.results.manifest import latest_run, run_paths
+    from pytest_openenv_scale.results.manifest import run_paths
+    from pytest_openenv_scale.results.references import latest_run
 
     if arguments.all and arguments.runs:
         raise RunError("--all and a run are given; write one of them")
@@ -191,7 +192,7 @@ def run_compare(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.analysis.run import load_run
     from pytest_openenv_scale.config.limits import parse_fail_on, parse_reference
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.results.manifest import find_run
+    from pytest_openenv_scale.results.references import find_run
 
     fail_on, folders = parse_fail_on(arguments.fail_on), run_folders(arguments)
     paths = [find_run(parse_reference(name, Path.cwd()), folders) for name in (arguments.baseline, arguments.now)]
@@ -282,7 +283,8 @@ def _load_runs(arguments: argparse.Namespace, problems: list[str]) -> list[Run]:
     """Read the runs, the oldest first; one that cannot be read is told and left out."""
     from pytest_openenv_scale.analysis.run import load_run
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.results.manifest import folders_text, run_paths
+    from pytest_openenv_scale.results.manifest import run_paths
+    from pytest_openenv_scale.results.references import folders_text
 
     runs: list[Run] = []
     folders = run_folders(arguments)

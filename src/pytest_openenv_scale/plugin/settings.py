@@ -34,7 +34,7 @@ from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.system import figures_problem
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target, redact_url
 from pytest_openenv_scale.results.location import default_results, stored_results
-from pytest_openenv_scale.results.manifest import find_run
+from pytest_openenv_scale.results.references import find_run
 
 from .option_values import command_line_values, ini_label, ini_values
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from .manifest import run_git
+from .references import run_git
 
 PACKAGES = (
     "pytest-openenv-scale",

@@ -1,24 +1,20 @@
-"""The manifest of a run: what was measured, with which settings, by which code; and finding stored runs by name."""
+"""The manifest of a run: what was measured, with which settings, by which code."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pytest_openenv_scale.config.limits import Reference, Slo
+from pytest_openenv_scale.config.limits import Slo
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import json_bytes, replacing
-from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.core.serialization import Jsonable, JsonError
 
 from .comparison import Comparison
@@ -213,144 +209,3 @@ def run_paths(folders: Iterable[Path]) -> list[Path]:
         with suppress(OSError):
             paths += (path.parent for path in folder.glob(f"*/{MANIFEST}"))
     return sorted(paths, key=lambda path: path.name)
-
-
-LATEST = "latest"
-_HEX = re.compile(r"[0-9a-f]{7,64}")
-
-
-def find_run(reference: Reference, folders: Sequence[Path], *, other_than: str | None = None) -> Path:
-    """Return the directory of the run that is meant; `other_than` is a run id that is not.
-
-    A path comes first, then a run id in one of the folders, then the word latest (the newest complete run), then a
-    commit: its first digits, or what git calls by that name here. Of several complete runs of a commit the
-    newest counts, one of an unchanged checkout first.
-
-    Raises:
-        RunError: there is no such run; one line.
-    """
-    if (path := _run_at_path(reference)) is not None:
-        return path
-    if not folders:
-        _refuse_other_than_run(reference)
-        text = f"there is no run at {short_repr(reference.text)}"
-        raise RunError(f"{text}, and no results directory to look in; give the path of a run")
-    for folder in folders if "/" not in reference.text else ():
-        if (path := _run_at_path(Reference(reference.text, folder))) is not None:
-            return path
-    runs = [(path, manifest) for path, manifest in _complete_runs(folders) if manifest.run_id != other_than]
-    if reference.text == LATEST:
-        if not runs:
-            raise RunError(f"there is no complete run in {folders_text(folders)} to compare with")
-        return runs[0][0]
-    return _run_of_commit(reference, folders, runs)
-
-
-def _run_at_path(reference: Reference) -> Path | None:
-    """Return the run at the path a reference names; None where there is none or the text is no valid path."""
-    try:
-        path = reference.directory / Path(reference.text).expanduser()
-        path = path.parent if path.name == MANIFEST else path
-        return path if (path / MANIFEST).is_file() else None
-    except (OSError, RuntimeError, ValueError):
-        return None
-
-
-def _refuse_other_than_run(reference: Reference) -> None:
-    """Refuse a path that exists but is no run.
-
-    Raises:
-        RunError: it is no run; where it is a folder of runs, the message names one.
-    """
-    path = reference.directory / reference.text
-    try:
-        exists = path.exists()
-    except (OSError, ValueError):
-        return
-    if exists:
-        read_manifest(path)
-
-
-def folders_text(folders: Sequence[Path]) -> str:
-    """Return folders in which something is not, in words."""
-    return " or ".join(map(str, folders))
-
-
-def _complete_runs(folders: Sequence[Path]) -> Iterator[tuple[Path, Manifest]]:
-    """Yield the complete runs that can be read and measured something, the newest first."""
-    for path in reversed(run_paths(folders)):
-        try:
-            manifest = read_manifest(path)
-        except RunError:
-            continue
-        if manifest.status == "complete" and manifest.sweeps:
-            yield path, manifest
-
-
-def _run_of_commit(reference: Reference, folders: Sequence[Path], runs: list[tuple[Path, Manifest]]) -> Path:
-    name = reference.text
-    resolved = _resolve_commit(name, reference.directory)
-    commit_prefix = resolved or (name.lower() if _HEX.fullmatch(name.lower()) else None)
-    if commit_prefix is None:
-        _refuse_other_than_run(reference)
-        choices = "a path, a run id, latest, or a commit, branch or tag of the git repository here"
-        raise RunError(f"there is no run {short_repr(name)} in {folders_text(folders)}; write {choices}")
-    matches = [
-        (path, manifest)
-        for path, manifest in runs
-        if (_git_state(manifest).get("commit") or "").startswith(commit_prefix)
-    ]
-    if not matches:
-        commits = list(dict.fromkeys(commit[:10] for _, run in runs if (commit := _git_state(run).get("commit"))))
-        hint = f"; there are runs of {', '.join(commits[:5])}" if commits else ""
-        label = (
-            f"{short_repr(name)} (commit {commit_prefix[:10]})"
-            if resolved and not resolved.startswith(name)
-            else short_repr(name)
-        )
-        raise RunError(f"there is no complete run of {label} in {folders_text(folders)}{hint}")
-    clean = [path for path, manifest in matches if not _git_state(manifest).get("dirty")]
-    return clean[0] if clean else matches[0][0]
-
-
-def _git_state(manifest: Manifest) -> dict[str, Any]:
-    return manifest.fingerprint.get("git") or {}
-
-
-def _resolve_commit(name: str, folder: Path) -> str | None:
-    """Return the commit that git knows by this name in a folder; None where it knows none, or there is no git."""
-    if name.startswith("-"):
-        return None
-    return run_git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}") or None
-
-
-def latest_run(folders: Sequence[Path]) -> Path:
-    """Return the directory of the newest run below folders.
-
-    Raises:
-        RunError: there is none.
-    """
-    runs = run_paths(folders)
-    if not runs:
-        raise RunError(f"there is no run in {folders_text(folders)}")
-    return runs[-1]
-
-
-_TIMEOUT_S = 5.0
-
-
-def run_git(folder: Path, *arguments: str) -> str | None:
-    """Return what a git command prints in a folder; None where it fails, takes too long, or there is no git."""
-    try:
-        completed = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"},
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return completed.stdout.strip() if completed.returncode == 0 else None
