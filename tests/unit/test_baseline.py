@@ -76,6 +76,26 @@ def test_runs_are_found_in_every_folder_by_their_time(tmp_path):
     assert find("latest", *folders, other_than=newer.name) == older
 
 
+def test_runs_before_the_latest_are_counted(golden, results):
+    paths = [stored(results, f"2026-{number}") for number in (1, 2)]
+    interrupted = stored(results, "2026-3", status="interrupted")
+    assert find("latest~1", results) == paths[0]
+    assert find("latest~0", results) == paths[1]
+    assert find("latest", results, to_compare=False) == interrupted
+    assert find("latest~2", results, to_compare=False) == paths[0]
+    golden("\n".join(refused(f"latest~{before}", results) for before in (2, 1_000_000)))
+
+
+def test_the_beginning_of_one_id_is_enough(golden, results):
+    first, second = stored(results, "20260101T000000.000Z-0001"), stored(results, "20260102T000000.000Z-0002")
+    assert find("20260101", results) == first
+    assert find("2026", results, other_than=first.name) == second
+    golden(refused("2026", results))
+    for number in range(3, 8):
+        stored(results, f"2026010{number}T000000.000Z-000{number}")
+    golden(refused("2026", results))
+
+
 def test_without_a_complete_run_there_is_no_latest(golden, results):
     golden(refused("latest", results))
 

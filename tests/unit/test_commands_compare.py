@@ -157,6 +157,41 @@ def test_history_shows_every_run_and_draws_them(golden, results, tmp_path, capsy
     assert main(["history", "--output", "history.svg"]) == 2
 
 
+def test_stored_runs_are_listed_with_the_newest_first(golden, results, monkeypatch, capsys):
+    a_stored_run(results.with_name("openenv-results"), "20260101T000000.000Z-0001", refused=2)
+    a_stored_run(results, "20260102T000000.000Z-0002")
+    (results / "20260103T000000.000Z-0003").mkdir()
+    (results / "20260103T000000.000Z-0003" / "manifest.json").write_text("damaged")
+    assert main(["list"]) == 0
+    out, err = capsys.readouterr()
+    golden(out, masks=NOW)
+    golden(err)
+    monkeypatch.setenv("COLUMNS", "70")
+    assert main(["list", "--last", "2"]) == 0
+    golden(capsys.readouterr().out, masks=NOW)
+    assert main(["list", "--json", "--last", "2"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert (listed["format"], listed["older"]) == (1, 1)
+    (run,), (damaged,) = listed["runs"], listed["damaged"]
+    assert {name: run[name] for name in ("run_id", "status", "outcome", "note")} == {
+        "run_id": "20260102T000000.000Z-0002",
+        "status": "complete",
+        "outcome": "met",
+        "note": None,
+    }
+    assert [(curve["mode"], curve["max_batch"], curve["is_open"]) for curve in run["curves"]] == [("ws", 8, True)]
+    assert damaged["path"].endswith("20260103T000000.000Z-0003")
+
+
+def test_a_list_without_runs_says_where_it_looked(golden, results, capsys):
+    assert main(["list"]) == 0
+    assert main(["list", "--results", "elsewhere"]) == 2
+    assert main(["list", "--last", "0"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    golden(err)
+
+
 def test_a_figure_of_the_history_without_its_extra_is_refused_before_a_run_is_read(
     golden, results, monkeypatch, capsys
 ):

@@ -168,7 +168,7 @@ WRONG = [
     ("slo", "p99<=2s", "'p99' is no limit anybody measures"),
     ("inconclusive", "maybe", "it must be fail or warn, got 'maybe'"),
     ("processes", "0", "processes must be a whole number ≥ 1, got '0'; write a number or \"auto\""),
-    ("baseline", " ", 'a baseline is a path, a run id, "latest" or a git commit'),
+    ("baseline", " ", 'a run is named by a path, an id, "latest" or a git commit'),
     ("fail-on", "max_batch:+10%", "write max_batch:-10%"),
     ("seed", "-1", "the seed must be a whole number ≥ 0, got '-1'"),
     ("json", ".", "is a directory; write the name of a file"),

@@ -20,7 +20,6 @@ from pytest_openenv_scale.results.environment import fingerprint
 from pytest_openenv_scale.results.location import new_run_id
 from pytest_openenv_scale.results.manifest import SweepRecord, read_manifest
 from pytest_openenv_scale.results.outcome import Outcome
-from pytest_openenv_scale.results.references import latest_run
 from pytest_openenv_scale.results.run_directory import RunDirectory
 
 
@@ -369,23 +368,6 @@ def test_a_full_disk_is_one_line(golden, run, monkeypatch):
     monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
     with pytest.raises(RunError) as caught:
         measure(run, a_record(), 2)
-    golden(caught.value)
-
-
-# --- the newest run
-
-
-def test_the_latest_run_is_the_newest_by_name(tmp_path):
-    for run_id in ("20260102T000000.000Z-aaaa", "20260101T000000.000Z-bbbb"):
-        with RunDirectory.create(tmp_path, run_id) as run:
-            run.begin()
-    (tmp_path / "99999999-not-a-run").mkdir()
-    assert latest_run([tmp_path]).name == "20260102T000000.000Z-aaaa"
-
-
-def test_no_latest_run_says_where_it_was_looked_for(golden, tmp_path):
-    with pytest.raises(RunError) as caught:
-        latest_run([tmp_path])
     golden(caught.value)
 
 

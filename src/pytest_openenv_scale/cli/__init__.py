@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, Command] = {
     "check": Command("say in seconds whether a server holds the sessions of a training run", check.add, check.run),
     "self-test": Command("measure what this client resolves here", servers.add_self_test, servers.run_self_test),
     "show": Command("show what a target would start, and start nothing", servers.add_show, servers.run_show),
+    "list": Command("list stored runs", runs.add_list, runs.run_list),
     "report": Command("report stored runs again", runs.add_report, runs.run_report),
     "compare": Command("compare a run with a baseline", runs.add_compare, runs.run_compare),
     "history": Command("draw max batch over the stored runs", runs.add_history, runs.run_history),

@@ -70,20 +70,14 @@ def results_folder(arguments: argparse.Namespace) -> Path:
     return arguments.results or default_results(Path())
 
 
-def run_path(name: str, folders: Sequence[Path]) -> Path:
-    """Return the directory of the run named by a folder, by its id below `folders`, or as latest.
-
-    Whether a run is there is not checked; `load_run` and the like do that.
+def named_run(name: str, arguments: argparse.Namespace) -> Path:
+    """Return the directory of a stored run, however it ended.
 
     Raises:
-        RunError: the latest is asked for and there is none.
+        GrammarError: it has no name at all.
+        RunError: there is no such run.
     """
-    from pytest_openenv_scale.results.references import latest_run
+    from pytest_openenv_scale.config.limits import parse_reference
+    from pytest_openenv_scale.results.references import find_run
 
-    path = Path(name)
-    if path.exists():
-        return path
-    for folder in folders:
-        if (folder / name).is_dir():
-            return folder / name
-    return latest_run(folders) if name == "latest" else path
+    return find_run(parse_reference(name, Path()), run_folders(arguments), to_compare=False)

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .console import USAGE_ERROR, add_results, print_error, results_folder, run_folders, run_path
+from pytest_openenv_scale.results.location import RUN_NAMES
+
+from .console import USAGE_ERROR, add_results, named_run, print_error, results_folder
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.hub.transfer import PlannedRun, PushResult
@@ -110,7 +112,7 @@ def run_pull(arguments: argparse.Namespace) -> int:
 
 def add_push(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="directory or id of a run, or latest")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help=RUN_NAMES)
     parser.add_argument("repo", metavar="DATASET_REPO", help="dataset on the Hub, USER/NAME; made where it is missing")
     parser.add_argument("--private", action="store_true", help="make it private; refuse one that is public")
     parser.add_argument("--dry-run", action="store_true", help="list the files and show the card; open no network")
@@ -128,7 +130,7 @@ def run_push(arguments: argparse.Namespace) -> int:
     from pytest_openenv_scale.hub.transfer import plan_push, push
 
     repo_id = check_repo_id(arguments.repo, "alice/openenv-runs")
-    planned = plan_push([_existing_run_path(name, run_folders(arguments)) for name in arguments.runs])
+    planned = plan_push([named_run(name, arguments) for name in arguments.runs])
     if arguments.dry_run:
         _show_plan(planned, repo_id)
         return 0
@@ -136,17 +138,6 @@ def run_push(arguments: argparse.Namespace) -> int:
     hide_progress_without_terminal()
     _print_pushed(push(api, repo_id, planned, private=arguments.private), repo_id)
     return 0
-
-
-def _existing_run_path(name: str, folders: Sequence[Path]) -> Path:
-    from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.results.references import folders_text
-
-    path = run_path(name, folders)
-    if not path.exists():
-        where = folders_text(folders)
-        raise RunError(f"there is no run at {name}, and none of that id in {where}; give --results, or write latest")
-    return path
 
 
 def _show_plan(planned: Sequence[PlannedRun], repo_id: str) -> None:

@@ -1,22 +1,25 @@
-"""`openenv-scale report`, `compare`, `history`, `import` and `export`: stored runs, and older result files."""
+"""`openenv-scale list`, `report`, `compare`, `history`, `import` and `export`: stored runs, and older result files."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from pytest_openenv_scale.results.location import RUN_NAMES
 
 from .console import (
     USAGE_ERROR,
     add_results,
+    named_run,
     print_block,
     print_error,
+    print_lines,
     results_folder,
     run_folders,
-    run_path,
     terminal_width,
 )
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 
 def add_report(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="directory or id of a run, or latest (the default)")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN_NAMES} (default: latest)")
     parser.add_argument("--all", action="store_true", help="every run in the results directory")
     add_results(parser)
     parser.add_argument(
@@ -63,12 +66,11 @@ def run_report(arguments: argparse.Namespace) -> int:
     formats = parse_reports(arguments.formats or "md")
     if "figures" in formats and (problem := figures_problem()):
         raise RunError(f"--formats: {problem}")
-    paths = _run_paths(arguments)
+    paths, code = _run_paths(arguments)
     if limits.limits and arguments.formats and arguments.output is None:
         raise RunError("a run's own reports stay with its own limits; write those by --slo with --output DIR")
     if arguments.output is not None and len(paths) > 1:
-        return _report_study(paths, limits, formats, arguments.output)
-    code = 0
+        return _report_study(paths, limits, formats, arguments.output) or code
     for path in paths:
         try:
             _report_run(path, limits, formats, arguments.output, formats_given=arguments.formats is not None)
@@ -77,18 +79,23 @@ def run_report(arguments: argparse.Namespace) -> int:
     return code
 
 
-def _run_paths(arguments: argparse.Namespace) -> list[Path]:
+def _run_paths(arguments: argparse.Namespace) -> tuple[list[Path], int]:
+    """Return the runs that are there and the exit code; a name that is none of a run is told."""
     from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.results.manifest import run_paths
-    from pytest_openenv_scale.results.references import latest_run
 
     if arguments.all and arguments.runs:
         raise RunError("--all and a run are given; write one of them")
-    folders = run_folders(arguments)
-    if arguments.all:
-        paths = run_paths(folders)
-        return paths or [latest_run(folders)]
-    return [run_path(name, folders) for name in arguments.runs] or [latest_run(folders)]
+    if arguments.all and (paths := run_paths(run_folders(arguments))):
+        return paths, 0
+    code = 0
+    paths: list[Path] = []
+    for name in arguments.runs or ["latest"]:
+        try:
+            paths.append(named_run(name, arguments))
+        except RunError as error:
+            code = print_error("report", str(error))
+    return paths, code
 
 
 def _report_run(path: Path, limits: Slo, formats: tuple[str, ...], output: Path | None, *, formats_given: bool) -> None:
@@ -155,15 +162,13 @@ def _print_written(paths: Sequence[Path]) -> None:
         print(f"written: {', '.join(map(str, paths))}\n")
 
 
-_RUN_HELP = "a path, a run id, latest, or a git commit, branch or tag"
-
 EXIT_CODES = {"held": 0, "shown": 0, "regressed": 1, "inconclusive": 3}
 """By outcome; 2 is bad input."""
 
 
 def add_compare(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("baseline", metavar="A", help=f"the baseline: {_RUN_HELP}")
+    parser.add_argument("baseline", metavar="A", help=f"the baseline: {RUN_NAMES}")
     parser.add_argument("now", metavar="B", help="the newer run, named in the same way")
     parser.add_argument(
         "--fail-on",
@@ -221,7 +226,7 @@ def _print_comparison(comparison: Comparison, output_format: str) -> None:
 
 def add_export(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("path", metavar="RUN", help="directory or id of a run, or latest")
+    parser.add_argument("path", metavar="RUN", help=RUN_NAMES)
     add_results(parser)
     parser.add_argument("--output", type=Path, metavar="DIR", help="write there (default: the run's folder older/)")
 
@@ -230,7 +235,7 @@ def run_export(arguments: argparse.Namespace) -> int:
     """Write raw.jsonl (a line per session) and summary.csv (a line per cell and repetition) of a run."""
     from pytest_openenv_scale.legacy.exporting import export_older
 
-    path = run_path(arguments.path, run_folders(arguments))
+    path = named_run(arguments.path, arguments)
     written = export_older(path, arguments.output or path / "older")
     print(f"written: {', '.join(map(str, written))}")
     return 0
@@ -268,8 +273,8 @@ def run_history(arguments: argparse.Namespace) -> int:
         raise GrammarError(f"--output: write FILE.svg or FILE.png, got {short_repr(str(arguments.output))}")
     if arguments.output is not None and (problem := figures_problem()):
         raise GrammarError(f"--output: {problem}")
-    problems: list[str] = []
-    all_curves = histories(_load_runs(arguments, problems), arguments.metric, batch=arguments.batch)
+    runs, problems = _last_runs(arguments)
+    all_curves = histories(runs, arguments.metric, batch=arguments.batch)
     curves = _select_curves(all_curves, arguments)
     print_block(history_lines(curves, width=terminal_width(), encoding=sys.stdout.encoding))
     for problem in problems:
@@ -279,23 +284,18 @@ def run_history(arguments: argparse.Namespace) -> int:
     return USAGE_ERROR if problems else 0
 
 
-def _load_runs(arguments: argparse.Namespace, problems: list[str]) -> list[Run]:
-    """Read the runs, the oldest first; one that cannot be read is told and left out."""
-    from pytest_openenv_scale.analysis.run import load_run
+def _last_runs(arguments: argparse.Namespace) -> tuple[list[Run], list[str]]:
+    """Read the runs, the oldest first, and say of those that cannot be read why."""
     from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.results.manifest import run_paths
     from pytest_openenv_scale.results.references import folders_text
 
-    runs: list[Run] = []
     folders = run_folders(arguments)
-    for path in run_paths(folders)[-arguments.last :]:
-        try:
-            runs.append(load_run(path))
-        except RunError as error:
-            problems.append(str(error))
+    runs, damaged = _readable_runs(run_paths(folders)[-arguments.last :])
+    problems = list(damaged.values())
     if not runs:
         raise RunError(problems[0] if problems else f"there is no run in {folders_text(folders)}")
-    return sorted(runs, key=lambda run: run.record.started_at)
+    return sorted(runs, key=lambda run: run.record.started_at), problems
 
 
 def _select_curves(curves: tuple[CurveHistory, ...], arguments: argparse.Namespace) -> list[CurveHistory]:
@@ -326,6 +326,59 @@ def _draw(curves: list[CurveHistory], path: Path) -> None:
     except OSError as error:
         raise RunError(f"the figure cannot be written: {path}: {error.strerror}") from None
     print(f"written: {path}")
+
+
+def add_list(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    add_results(parser)
+    parser.add_argument("--last", default="20", metavar="N", help="only so many runs (default: 20)")
+    parser.add_argument("--json", action="store_true", help="print JSON, for programs")
+
+
+def run_list(arguments: argparse.Namespace) -> int:
+    """List stored runs, the newest first: when, how they ended, what was measured, max batch, commit and note.
+
+    A run that cannot be read is told on standard error; the exit code does not tell a verdict.
+    """
+    from pytest_openenv_scale.core.errors import RunError
+    from pytest_openenv_scale.core.parsing import parse_count
+    from pytest_openenv_scale.reporting.json import run_list_document
+    from pytest_openenv_scale.reporting.text.run_list import run_list_lines
+    from pytest_openenv_scale.results.manifest import run_paths
+    from pytest_openenv_scale.results.references import folders_text
+
+    last = parse_count(arguments.last, what="--last")
+    if arguments.results is not None and not arguments.results.is_dir():
+        raise RunError(f"--results: there is no folder {arguments.results}")
+    folders = run_folders(arguments)
+    paths = run_paths(folders)[::-1]
+    runs, damaged = _readable_runs(paths[:last])
+    older = len(paths[last:])
+    if arguments.json:
+        print(json.dumps(run_list_document(runs, damaged, older), ensure_ascii=False, allow_nan=False, indent=1))
+    else:
+        form: Any = {"width": terminal_width(), "encoding": sys.stdout.encoding}
+        print_lines(run_list_lines(runs, older=older, total=len(paths), **form))
+    for problem in damaged.values():
+        print_error("list", problem)
+    if not paths:
+        print_error("list", f"there is no run in {folders_text(folders)}")
+    return 0
+
+
+def _readable_runs(paths: Iterable[Path]) -> tuple[list[Run], dict[Path, str]]:
+    """Return the runs that can be read, and of the others why they cannot."""
+    from pytest_openenv_scale.analysis.run import load_run
+    from pytest_openenv_scale.core.errors import RunError
+
+    runs: list[Run] = []
+    problems: dict[Path, str] = {}
+    for path in paths:
+        try:
+            runs.append(load_run(path))
+        except RunError as error:
+            problems[path] = str(error)
+    return runs, problems
 
 
 def add_import(parser: argparse.ArgumentParser) -> None:

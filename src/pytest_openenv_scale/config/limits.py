@@ -464,5 +464,5 @@ def parse_reference(text: object, directory: Path) -> Reference:
         GrammarError: it is empty, or no line of text.
     """
     if not isinstance(text, str) or not text.strip() or "\0" in text or "\n" in text:
-        raise GrammarError(f'a baseline is a path, a run id, "latest" or a git commit, got {short_repr(text)}')
+        raise GrammarError(f'a run is named by a path, an id, "latest" or a git commit, got {short_repr(text)}')
     return Reference(text.strip(), directory)

@@ -255,7 +255,7 @@ OPTIONS: tuple[Option, ...] = (
         "baseline",
         "REF",
         None,
-        "Stored run to compare with: a path, a run id, latest, or a git commit, branch or tag",
+        "Stored run to compare with: a path, a run id or its beginning, latest, latest~1, a git commit, branch or tag",
     ),
     Option(
         "fail-on",

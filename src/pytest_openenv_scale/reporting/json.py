@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from pytest_openenv_scale.analysis.axes import (
@@ -12,6 +14,7 @@ from pytest_openenv_scale.analysis.axes import (
     compare_modes,
     server_scalings,
 )
+from pytest_openenv_scale.analysis.compare import side_of
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import BatchPoint, batch_points
 from pytest_openenv_scale.config.limits import Limit
@@ -79,6 +82,43 @@ def comparison_document(comparison: Comparison) -> dict[str, Any]:
     """Return a comparison as plain JSON types, with its outcome; the reason of each change is a whole sentence."""
     curves = [{**curve.to_json(), "changes": [*map(_change_document, curve.changes)]} for curve in comparison.curves]
     return {"outcome": comparison.outcome.value, **comparison.to_json(), "curves": curves}
+
+
+def run_list_document(runs: Sequence[Run], damaged: Mapping[Path, str], older: int) -> dict[str, Any]:
+    """Return stored runs for `openenv-scale list --json`; `damaged` are those that cannot be read, with the reason."""
+    return {
+        "format": FORMAT,
+        "runs": [_listed_document(run) for run in runs],
+        "damaged": [{"path": str(path), "problem": problem} for path, problem in damaged.items()],
+        "older": older,
+    }
+
+
+def _listed_document(run: Run) -> dict[str, Any]:
+    side = side_of(run).to_json()
+    record = run.record.to_json()
+    return {
+        "path": str(run.path),
+        **{name: side[name] for name in ("run_id", "status", "commit", "branch", "dirty")},
+        **{name: record.get(name) for name in ("started_at", "finished_at", "note")},
+        "outcome": run.outcome.value if run.sweeps or run.checks else None,
+        "targets": list(dict.fromkeys(view.target for view in run.sweeps)),
+        "curves": [
+            {
+                "test": view.test,
+                "target": view.target,
+                "infrastructure": view.infrastructure,
+                "mode": curve.curve.mode,
+                "wait": curve.curve.wait,
+                "outcome": curve.verdict.outcome.value,
+                "max_batch": curve.verdict.max_batch,
+                "is_open": wording.is_open(curve.verdict),
+            }
+            for view in run.sweeps
+            for curve in view.curves
+        ],
+        "problems": list(run.problems),
+    }
 
 
 def _change_document(change: Change) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from pytest_openenv_scale.config.options import DEFAULT_RESULTS
 FORMER_RESULTS = "openenv-results"
 """What the folder was called before it was hidden."""
 
+RUN_NAMES = "a path, a run id or its beginning, latest, latest~1, or a git commit, branch or tag"
+"""What a stored run may be named by."""
+
 
 def default_results(root: Path) -> Path:
     """Return the folder below a root directory that runs go to where nobody names one.

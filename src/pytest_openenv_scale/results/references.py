@@ -1,4 +1,4 @@
-"""Finding stored runs by name: a path, an id, the word latest, or what git calls a commit."""
+"""Finding stored runs by name: a path, an id or its beginning, latest or latest~1, or what git calls a commit."""
 
 from __future__ import annotations
 
@@ -11,23 +11,30 @@ from typing import Any
 
 from pytest_openenv_scale.config.limits import Reference
 from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.parsing import short_repr
 
+from .location import RUN_NAMES
 from .manifest import MANIFEST, Manifest, read_manifest, run_paths
 
 LATEST = "latest"
+_LATEST = re.compile(rf"{LATEST}(?:~(\d{{1,6}}))?")
+_MOST_NAMED = 5
 _HEX = re.compile(r"[0-9a-f]{7,64}")
 
 
-def find_run(reference: Reference, folders: Sequence[Path], *, other_than: str | None = None) -> Path:
+def find_run(
+    reference: Reference, folders: Sequence[Path], *, other_than: str | None = None, to_compare: bool = True
+) -> Path:
     """Return the directory of the run that is meant; `other_than` is a run id that is not.
 
-    A path comes first, then a run id in one of the folders, then the word latest (the newest complete run), then a
-    commit: its first digits, or what git calls by that name here. Of several complete runs of a commit the
+    A path comes first, then a run id in one of the folders, then latest (latest~1 is the one before it), then the
+    beginning of one run's id, then a commit: its first digits, or what git calls by that name here. The latest is the
+    newest complete run where it is `to_compare`, else the newest there is. Of several complete runs of a commit the
     newest counts, one of an unchanged checkout first.
 
     Raises:
-        RunError: there is no such run; one line.
+        RunError: there is no such run, or several ids begin so; one line.
     """
     if (path := _run_at_path(reference)) is not None:
         return path
@@ -38,12 +45,42 @@ def find_run(reference: Reference, folders: Sequence[Path], *, other_than: str |
     for folder in folders if "/" not in reference.text else ():
         if (path := _run_at_path(Reference(reference.text, folder))) is not None:
             return path
+    if latest := _LATEST.fullmatch(reference.text):
+        paths = [path for path, _ in _complete_runs(folders)] if to_compare else run_paths(folders)[::-1]
+        return _run_before_latest(
+            int(latest[1] or 0), [path for path in paths if path.name != other_than], folders, to_compare=to_compare
+        )
+    if (path := _run_that_begins(reference.text, folders, other_than)) is not None:
+        return path
     runs = [(path, manifest) for path, manifest in _complete_runs(folders) if manifest.run_id != other_than]
-    if reference.text == LATEST:
-        if not runs:
-            raise RunError(f"there is no complete run in {folders_text(folders)} to compare with")
-        return runs[0][0]
     return _run_of_commit(reference, folders, runs)
+
+
+def _run_before_latest(before: int, paths: Sequence[Path], folders: Sequence[Path], *, to_compare: bool) -> Path:
+    """Return the run so many before the newest of `paths`, the newest first."""
+    if before < len(paths):
+        return paths[before]
+    kind, where = "complete run" if to_compare else "run", folders_text(folders)
+    if not paths:
+        raise RunError(f"there is no {kind} in {where}{' to compare with' if to_compare else ''}")
+    oldest = LATEST if len(paths) == 1 else f"{LATEST}~{len(paths) - 1}"
+    raise RunError(f"there is no {LATEST}~{before}: {where} holds {count_of(len(paths), kind)}, the oldest is {oldest}")
+
+
+def _run_that_begins(text: str, folders: Sequence[Path], other_than: str | None) -> Path | None:
+    """Return the run whose id begins so; None where there is none.
+
+    Raises:
+        RunError: there are several.
+    """
+    # Of a run that lies in two folders the one in the first counts.
+    newest_first = {path.name: path for path in reversed(run_paths(folders)) if path.name.startswith(text)}
+    newest_first.pop(other_than or "", None)
+    if len(newest_first) > 1:
+        named = ", ".join(list(newest_first)[:_MOST_NAMED])
+        more = f" and {len(newest_first) - _MOST_NAMED} more" if len(newest_first) > _MOST_NAMED else ""
+        raise RunError(f"{len(newest_first)} run ids begin with {short_repr(text)}: {named}{more}; write more of one")
+    return next(iter(newest_first.values()), None)
 
 
 def _run_at_path(reference: Reference) -> Path | None:
@@ -93,8 +130,7 @@ def _run_of_commit(reference: Reference, folders: Sequence[Path], runs: list[tup
     commit_prefix = resolved or (name.lower() if _HEX.fullmatch(name.lower()) else None)
     if commit_prefix is None:
         _refuse_other_than_run(reference)
-        choices = "a path, a run id, latest, or a commit, branch or tag of the git repository here"
-        raise RunError(f"there is no run {short_repr(name)} in {folders_text(folders)}; write {choices}")
+        raise RunError(f"there is no run {short_repr(name)} in {folders_text(folders)}; write {RUN_NAMES}")
     matches = [
         (path, manifest)
         for path, manifest in runs
@@ -122,18 +158,6 @@ def _resolve_commit(name: str, folder: Path) -> str | None:
     if name.startswith("-"):
         return None
     return run_git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}") or None
-
-
-def latest_run(folders: Sequence[Path]) -> Path:
-    """Return the directory of the newest run below folders.
-
-    Raises:
-        RunError: there is none.
-    """
-    runs = run_paths(folders)
-    if not runs:
-        raise RunError(f"there is no run in {folders_text(folders)}")
-    return runs[-1]
 
 
 _TIMEOUT_S = 5.0

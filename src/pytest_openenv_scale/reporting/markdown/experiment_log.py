@@ -20,8 +20,8 @@ from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import exclusive_lock, replace_file
 from pytest_openenv_scale.core.text import without_escapes
-from pytest_openenv_scale.reporting.content import wording
 from pytest_openenv_scale.reporting.content.findings import findings
+from pytest_openenv_scale.reporting.content.runs import run_words
 from pytest_openenv_scale.reporting.content.study_tables import scaling_table, study_tables, summary_table
 from pytest_openenv_scale.reporting.content.tables import targets_table, workloads_table
 from pytest_openenv_scale.reporting.content.wording import curve_tally, run_problems
@@ -104,7 +104,7 @@ def updated_log(existing: str, study: Study, folder: Path) -> str:
     ordered = sorted(entries_by_id.values(), key=lambda entry: entry.run_id, reverse=True)
     before, rows, after = _split_overview(head)
     rows = {run_id: row for run_id, row in rows.items() if run_id in entries_by_id}
-    rows |= {run.run_id: _overview_row(run, folder) for run in study.runs}
+    rows |= {run.run_id: _overview_row(run) for run in study.runs}
     runs_table = _overview_table(rows[entry.run_id] for entry in ordered if entry.run_id in rows)
     parts = [f"{before}{_OVERVIEW}\n\n{runs_table}\n\n{_OVERVIEW_END}{after}"]
     parts += [
@@ -178,19 +178,10 @@ def _overview_table(rows: Iterable[str]) -> str:
     return "\n".join([f"| {' | '.join(_HEADS)} |", f"|{' --- |' * len(_HEADS)}", *rows])
 
 
-def _overview_row(run: Run, folder: Path) -> str:
-    study = study_of(run)
-    best = "; ".join(dict.fromkeys(f"{curve.mode} {wording.max_batch_text(curve.verdict)}" for curve in study.curves))
-    cells = (
-        inline_code(run.run_id, in_table=True),
-        f"{run.record.started_at:%Y-%m-%d %H:%M}",
-        escape(", ".join(study.infrastructures) or formatting.MISSING),
-        escape(best or formatting.MISSING),
-        escape(f"{wording.OUTCOME_MARKS[run.outcome]} {run.outcome}" if run.sweeps else formatting.MISSING),
-        escape(run.status),
-        escape(run.record.note or formatting.MISSING),
-    )
-    return f"| {' | '.join(cells)} |"
+def _overview_row(run: Run) -> str:
+    words = run_words(run)
+    texts = (words.started, words.infrastructures, words.max_batch, words.outcome, words.status, words.note)
+    return f"| {' | '.join((inline_code(run.run_id, in_table=True), *map(escape, texts)))} |"
 
 
 def _generated_part(run: Run, folder: Path) -> str:

@@ -29,6 +29,7 @@ from pytest_openenv_scale.reporting.content.comparison import (
     run_caption,
     status_reason,
 )
+from pytest_openenv_scale.reporting.content.runs import commit_text
 from pytest_openenv_scale.results.comparison import Comparison, CurveComparison, Judgement, Status
 
 from .page import DEFAULT_WIDTH, Line, TextPage, lay_out, supports_unicode
@@ -191,7 +192,7 @@ def _add_history_rows(page: TextPage, curve: CurveHistory) -> None:
 
 def _history_row(curve: CurveHistory, point: HistoryPoint) -> tuple[str, str, str, str, str]:
     run = point.run
-    commit = f"{run.commit[:10]}{'+' if run.dirty else ''}" if run.commit else formatting.MISSING
     verdict = f"{wording.OUTCOME_MARKS[point.outcome]} {point.outcome}"
     status_text = "" if point.is_whole else f", {run.status}"
-    return run.run_id, f"{run.started_at:%Y-%m-%d %H:%M}", commit, value_text(curve, point), f"{verdict}{status_text}"
+    started, value = f"{run.started_at:%Y-%m-%d %H:%M}", value_text(curve, point)
+    return run.run_id, started, commit_text(run), value, f"{verdict}{status_text}"
