@@ -11,20 +11,26 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from . import check, hub, runs, servers
+from . import check, hub, run, runs, servers
+from .console import USAGE_ERROR
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a command does in one line, what declares its arguments, and what runs it and returns the exit code."""
+    """What a command does in one line, what declares its arguments, and what runs it and returns the exit code.
+
+    `usage_error` is the exit code where the command line is wrong.
+    """
 
     help: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    usage_error: int = USAGE_ERROR
 
 
 COMMANDS: Mapping[str, Command] = {
     "serve": Command("serve the benchmark environment", servers.add_serve, servers.run_serve),
+    "run": Command("measure how many sessions a server holds", run.add, run.run, run.USAGE_ERROR),
     "check": Command("say in seconds whether a server holds the sessions of a training run", check.add, check.run),
     "self-test": Command("measure what this client resolves here", servers.add_self_test, servers.run_self_test),
     "show": Command("show what a target would start, and start nothing", servers.add_show, servers.run_show),

@@ -144,11 +144,10 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
         GrammarError: a value cannot be used; one line that names the option.
     """
     from pytest_openenv_scale.config.values import PARSERS, ValueOrigin
-    from pytest_openenv_scale.config.workload import ActionSource, Workload
+    from pytest_openenv_scale.config.workload import Workload, look_in
     from pytest_openenv_scale.core.endpoint import Network
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.files import check_json_option
-    from pytest_openenv_scale.core.own_process import standard_library_first
     from pytest_openenv_scale.core.parsing import parse_count, parse_seconds
     from pytest_openenv_scale.targets.common.options import TargetContext
     from pytest_openenv_scale.targets.url import UrlTarget
@@ -167,9 +166,8 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
     timeout_s = parse_seconds(arguments.timeout, positive=True, what="--timeout")
     idle_s = parse_seconds(arguments.idle, what="--idle")
     seed, reset, action = read("seed"), read("reset"), read("action")
-    if any(isinstance(source, ActionSource) and source.kind == "callable" for source in (action, reset)):
-        # The folder is where a user's modules are; a script's own would be on the path in its place.
-        sys.path[:] = standard_library_first([str(Path.cwd()), *sys.path])
+    # The folder is where a user's modules are; a script's own would be on the path in its place.
+    look_in(Path.cwd(), action, reset)
     context = TargetContext(
         origin.directory,
         sessions,

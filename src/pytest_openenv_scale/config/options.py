@@ -5,10 +5,16 @@ Every pytest run pays for this module, so it imports nothing and makes no value 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 DEFAULT_RESULTS = ".openenv-results"
 """Where runs go where nobody says otherwise, below pytest's root directory; `results.location` says more."""
+
+RUN_ARGUMENTS = (
+    *("--rootdir=.", "-o", "addopts=", "-o", "python_functions=test"),
+    *("--pyargs", "pytest_openenv_scale.suite.test_scaling", "-m", "scaling"),
+)
+"""What `openenv-scale run` calls pytest with, before the options: where one is, whatever addopts there are."""
 
 
 class Option(NamedTuple):
@@ -41,6 +47,14 @@ class Option(NamedTuple):
         repeatable = "repeatable; " if self.kind == "repeated" else ""
         default = "off" if self.kind == "flag" else self.default or "none"
         return f"{self.help} ({repeatable}default: {default}).".replace("%", "%%")
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """What argparse and pytest are told of the option, besides its name."""
+        form: dict[str, Any] = {"dest": self.ini, "default": None, "help": self.full_help}
+        if self.kind == "flag":
+            return {**form, "action": "store_true"}
+        return {**form, "metavar": self.metavar, "action": "append" if self.kind == "repeated" else "store"}
 
 
 OPTIONS: tuple[Option, ...] = (

@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 import shlex
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
@@ -14,7 +15,7 @@ from typing import Any, Literal, cast
 
 from pytest_openenv_scale.core.errors import GrammarError, ScaleError
 from pytest_openenv_scale.core.files import read_written_lines
-from pytest_openenv_scale.core.own_process import import_user_module
+from pytest_openenv_scale.core.own_process import import_user_module, standard_library_first
 from pytest_openenv_scale.core.parsing import parse_json, short_repr
 from pytest_openenv_scale.core.text import on_one_line, shorten
 
@@ -151,6 +152,12 @@ def _checked_call(reference: str, function: Callable[..., Any], *arguments: Any)
     except (TypeError, ValueError, RecursionError) as error:
         raise WorkloadError(f"{call} returned what JSON cannot hold: {error}") from None
     return cast("Mapping[str, Any]", value)
+
+
+def look_in(folder: Path, *sources: object) -> None:
+    """Let functions that any of these name as module:function be found in a folder, behind the standard library."""
+    if any(isinstance(source, ActionSource) and source.kind == "callable" for source in sources):
+        sys.path[:] = standard_library_first([str(folder), *sys.path])
 
 
 def import_callable(reference: str) -> Callable[..., Any]:

@@ -13,7 +13,7 @@ import msgspec
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _HIDDEN = "***"
-_HEADER_OPTION = "--openenv-header"
+_HEADER_OPTIONS = ("--openenv-header", "--header")
 _INI_OPTIONS = ("-o", "--override-ini")
 _INI_HEADER = re.compile(r"(openenv_header\s*=\s*).*", re.DOTALL | re.IGNORECASE)
 
@@ -79,7 +79,7 @@ def _exception_after(lines: Sequence[str], start: int) -> int | None:
 def redact_command(arguments: Sequence[str]) -> tuple[str, ...]:
     """Return a command line fit to be stored and printed.
 
-    Values of `--openenv-header` and of the ini setting `openenv_header` are dropped, whichever way they are
+    Values of `--openenv-header`, `--header` and of the ini setting `openenv_header` are dropped, whichever way they are
     written; so are userinfo and query values in anything that looks like a URL, the values of `env.NAME=`
     in targets, and what a provider gets as a key, token or password.
     """
@@ -92,10 +92,11 @@ def redact_command(arguments: Sequence[str]) -> tuple[str, ...]:
 
 
 def _redact_argument(argument: str, previous: str) -> str:
-    if previous == _HEADER_OPTION:
+    if previous in _HEADER_OPTIONS:
         return _redact_header(argument)
-    if argument.startswith(f"{_HEADER_OPTION}="):
-        return f"{_HEADER_OPTION}={_redact_header(argument.removeprefix(f'{_HEADER_OPTION}='))}"
+    option, equals, value = argument.partition("=")
+    if equals and option in _HEADER_OPTIONS:
+        return f"{option}={_redact_header(value)}"
     if previous in _INI_OPTIONS or argument.startswith(_INI_OPTIONS):
         argument = _INI_HEADER.sub(rf"\1{_HIDDEN}", argument)
     return redact_text(argument)

@@ -48,7 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if invocation.sources:
         from .settings import check_settings
 
-        check_settings(config, invocation.settings)
+        try:
+            check_settings(config, invocation.settings)
+        except pytest.UsageError as error:
+            if not invocation.is_run_command:
+                raise
+            raise pytest.UsageError(str(error).replace("--openenv-", "--")) from None
     config.stash[INVOCATION] = invocation
     config.pluginmanager.register(_ReportReceiver(invocation), "openenv_scale_gathering")
 
@@ -106,7 +111,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Read the marks of the selected tests: servers are sized to the largest cell among them."""
-    _invocation(session.config).read_marks(session.items)
+    invocation = _invocation(session.config)
+    invocation.read_marks(session.items)
+    invocation.lacks_tests = not (invocation.measures or session.testsfailed)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -240,6 +247,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         from .finish import show_summary
 
         show_summary(invocation, terminalreporter)
+    if invocation.lacks_tests and "command line" in invocation.sources and not invocation.is_run_command:
+        from .settings import lines_to_write
+
+        for line in lines_to_write(invocation.settings):
+            terminalreporter.write_line(line, yellow=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -118,7 +118,7 @@ class CheckRunner:
             result=result,
             started_at=started,
             took_s=took_s,
-            rerun=rerun_command(self.item, test, settings, target),
+            rerun=rerun_command(self.item, test, settings, target, self.invocation.run_location.command),
             notes=endpoint.network.notes,
         )
 

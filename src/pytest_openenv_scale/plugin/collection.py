@@ -13,6 +13,7 @@ import pytest
 from pytest_openenv_scale.config.arriving import with_whole_arrival
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import largest_batch, largest_searched
+from pytest_openenv_scale.config.run_command import RUN, run_options
 from pytest_openenv_scale.config.settings import ScalingMark, Settings, rerun_options
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.errors import GrammarError
@@ -193,17 +194,22 @@ def test_name(item: pytest.Item, target_id: str | None) -> str:
     return f"{test.removesuffix(last)}]" if test.endswith(last) else test.removesuffix(alone)
 
 
-def rerun_command(item: pytest.Function, test: str, settings: Settings, target: TargetSpec) -> str:
-    """Return the command that repeats the sweep of one test on one target, quoted for a shell, no secrets."""
-    config = item.config
-    words = ["pytest", *_test_arguments(item, test)]
-    if config.option.markexpr:
-        words += ["-m", config.option.markexpr]
-    options = rerun_options(settings, target=target, mode=",".join(settings.modes), wait=None)
-    words += shlex.split(options)
+def rerun_command(
+    item: pytest.Function, test: str, settings: Settings, target: TargetSpec, typed: Sequence[str]
+) -> str:
+    """Return the command that repeats the sweep of one test on one target, quoted for a shell, no secrets.
+
+    `typed` is the command of this invocation: what `openenv-scale run` measured it measures again.
+    """
+    options = shlex.split(rerun_options(settings, target=target, mode=",".join(settings.modes), wait=None))
     if settings.sources["waits"] == "command line":
-        words += ["--openenv-waits", ",".join(map(format_number, settings.waits))]
-    return shlex.join(words)
+        options += ["--openenv-waits", ",".join(map(format_number, settings.waits))]
+    if tuple(typed[: len(RUN)]) == RUN:
+        return shlex.join([*RUN, *run_options(options)])
+    words = ["pytest", *_test_arguments(item, test)]
+    if item.config.option.markexpr:
+        words += ["-m", item.config.option.markexpr]
+    return shlex.join([*words, *options])
 
 
 def _test_arguments(item: pytest.Function, test: str) -> list[str]:

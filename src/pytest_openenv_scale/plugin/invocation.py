@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from pytest_openenv_scale.config.options import RUN_ARGUMENTS
+
 from .marks import DECLARATION
 from .option_values import value_sources
 
@@ -117,6 +119,8 @@ class Invocation:
         self.measured: dict[str, SweepView] = {}
         """Every result, by the id of its sweep."""
         self.worker_crashed = False
+        self.lacks_tests = False
+        """Whether tests were collected in this process, and none that is selected measures or asks a check."""
         self.result_lines: list[str] = []
         """Lines for the end of the run that say where its results are."""
         self.problems: list[str] = []
@@ -194,9 +198,23 @@ class Invocation:
                 results=results or Path(tempfile.mkdtemp(prefix="openenv-scale-")),
                 run_id=new_run_id(),
                 kept=results is not None,
-                command=("pytest", *map(str, self.config.invocation_params.args)),
+                command=self._typed_command(),
             )
         return self._run_location
+
+    @property
+    def is_run_command(self) -> bool:
+        """Whether `openenv-scale run` called pytest."""
+        return tuple(self.config.invocation_params.args[: len(RUN_ARGUMENTS)]) == RUN_ARGUMENTS
+
+    def _typed_command(self) -> tuple[str, ...]:
+        """Return the command line as it was typed: pytest's, or that of `openenv-scale run`."""
+        arguments = tuple(map(str, self.config.invocation_params.args))
+        if not self.is_run_command:
+            return ("pytest", *arguments)
+        from pytest_openenv_scale.config.run_command import typed_command
+
+        return typed_command(arguments)
 
     @property
     def baseline(self) -> Baseline | None:

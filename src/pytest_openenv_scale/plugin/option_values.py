@@ -29,12 +29,7 @@ def register_options(parser: pytest.Parser) -> None:
     """Add every option, in a group of its own, and its ini twin."""
     group = parser.getgroup("openenv-scale", HEADING)
     for option in OPTIONS:
-        arguments: dict[str, Any] = {"metavar": option.metavar}
-        if option.kind == "flag":
-            arguments = {"action": "store_true"}
-        elif option.kind == "repeated":
-            arguments["action"] = "append"
-        group.addoption(option.flag, dest=option.ini, default=None, help=option.full_help, **arguments)
+        group.addoption(option.flag, **option.form)
         parser.addini(option.ini, f"Same as {option.flag}.", type=_INI_TYPES[option.kind], default=None)
 
 

@@ -218,7 +218,7 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
         endpoint=endpoint,
         settings=declared.settings,
         slos=declared.slos,
-        rerun=rerun_command(item, test, declared.settings, target),
+        rerun=rerun_command(item, test, declared.settings, target, invocation.run_location.command),
     )
     return Scaling(task, invocation, item)
 

@@ -7,6 +7,7 @@ line that names the option or the ini key.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ import pytest
 from pytest_openenv_scale.config.arriving import check_written_together
 from pytest_openenv_scale.config.limits import Reference
 from pytest_openenv_scale.config.options import OPTIONS, Option
+from pytest_openenv_scale.config.run_command import RUN
 from pytest_openenv_scale.config.settings import (
     AXES,
     RERUN_OPTIONS,
@@ -29,6 +31,7 @@ from pytest_openenv_scale.config.settings import (
     option_name,
 )
 from pytest_openenv_scale.config.values import PARSERS, ValueOrigin, join_headers
+from pytest_openenv_scale.config.workload import look_in
 from pytest_openenv_scale.core.errors import GrammarError, RunError, TargetError
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.system import figures_problem
@@ -339,9 +342,15 @@ def _format_value(value: object) -> str:
 def check_settings(config: pytest.Config, settings: Settings) -> None:
     """Refuse arrivals that fit no test, targets that do not exist, places to write to and figures that cannot be had.
 
+    Functions that the command line names are found in the directory it was written in.
+
     Raises:
         pytest.UsageError: naming the option or ini key.
     """
+    on_command_line = [
+        getattr(settings, name) for name in ("action", "reset") if settings.sources[name] == "command line"
+    ]
+    look_in(config.invocation_params.dir, *on_command_line)
     if hasattr(config, "workerinput"):
         return
     try:
@@ -359,6 +368,20 @@ def check_settings(config: pytest.Config, settings: Settings) -> None:
     if "figures" in settings.report and (problem := figures_problem()):
         raise pytest.UsageError(f"{_option_label(settings, 'report')}: {problem}")
     check_baseline(settings)
+
+
+def lines_to_write(settings: Settings) -> list[str]:
+    """Return how to measure the servers that the command line names, where no test does; none where it names none."""
+    if settings.sources["target"] != "command line":
+        return []
+    url = settings.command_line.get("url")
+    servers = list(url or map(redact_target, settings.targets))
+    options = [word for server in servers for word in ("--openenv-url" if url else "--openenv-target", server)]
+    return [
+        f"no selected test measures {' or '.join(servers)}: mark one with scaling, or write",
+        f"  {shlex.join(['pytest', '--pyargs', 'pytest_openenv_scale.suite', '-m', 'scaling', *options])}",
+        f"  {shlex.join([*RUN, *servers])}",
+    ]
 
 
 def _option_label(settings: Settings, name: str) -> str:

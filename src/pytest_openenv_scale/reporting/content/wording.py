@@ -372,17 +372,15 @@ def rerun_command(record: SweepRecord, curve: Curve) -> str | None:
     """Return the command that measures one curve again: that of the sweep, narrowed to the curve."""
     if not record.rerun:
         return None
-    axes = {
-        "--openenv-waits": None if curve.wait is None else format_number(curve.wait),
-        "--openenv-modes": curve.mode,
-    }
-    has_several = {
-        "--openenv-waits": len({other.wait for other in record.curves}) > 1,
-        "--openenv-modes": len({other.mode for other in record.curves}) > 1,
-    }
     words = shlex.split(record.rerun)
-    for option, value in axes.items():
-        if value is not None and has_several[option]:
+    prefix = "--" if words[0] == "openenv-scale" else "--openenv-"
+    axes = {
+        "waits": (None if curve.wait is None else format_number(curve.wait), {other.wait for other in record.curves}),
+        "modes": (curve.mode, {other.mode for other in record.curves}),
+    }
+    for name, (value, values) in axes.items():
+        option = f"{prefix}{name}"
+        if value is not None and len(values) > 1:
             while option in words:
                 position = words.index(option)
                 del words[position : position + 2]
