@@ -188,12 +188,13 @@ def test_everything_is_in_the_json_file(golden, answering, capsys):
     assert questions["validate"]["decides"] is False
 
 
-def test_words_that_no_file_takes_are_in_the_json_file_all_the_same(answering, capsys):
+def test_json_is_all_of_standard_output_also_with_words_that_no_file_takes(answering, capsys):
     answering("sequential", CheckOutcome.INCONCLUSIVE, "what \ud800?")
     with in_thread() as address:
-        code, _, err = check(capsys, f"http://{address}", "--sessions", "2", "--json", "found.json")
-    assert (code, err) == (3, "")
-    assert "what ??" in Path("found.json").read_text()
+        code, lines, err = check(capsys, f"http://{address}", "--sessions", "2", "--json", "-")
+    assert code == json.loads("\n".join(lines))["exit_code"] == 3
+    assert "what ??" in "\n".join(lines)
+    assert "reachable" in signs(err.splitlines())
 
 
 def test_the_exit_code_is_true_also_where_nobody_reads_on(elsewhere):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pytest_openenv_scale.core.errors import GrammarError
-from pytest_openenv_scale.core.files import check_json_option, replacing, write_json_option
+from pytest_openenv_scale.core.files import json_output, replacing
 from pytest_openenv_scale.core.system import wait_for
 
 
@@ -34,16 +34,28 @@ def test_a_file_stays_as_it_was_where_its_content_cannot_be_made(tmp_path):
 
 
 def test_the_file_of_json_is_text_for_people_and_may_be_a_device(golden, tmp_path):
-    path = check_json_option(tmp_path / "out.json")
-    write_json_option(path, {"text": "é"})
-    assert path.read_text(encoding="utf-8") == '{\n "text": "é"\n}\n'
-    write_json_option(check_json_option(Path("/dev/null")), {})
-    with pytest.raises(GrammarError) as caught:
-        check_json_option(tmp_path)
+    for path in (tmp_path / "out.json", Path("/dev/null"), None):
+        with json_output(path) as write_json:
+            write_json({"text": "é"})
+    assert (tmp_path / "out.json").read_text(encoding="utf-8") == '{\n "text": "é"\n}\n'
+    for refused in (tmp_path, tmp_path / "nowhere" / "out.json"):
+        with pytest.raises(GrammarError) as caught, json_output(refused):
+            pytest.fail("it may not begin")
+        golden(caught.value)
+    (tmp_path / "folder").mkdir()
+    with json_output(tmp_path / "folder" / "out.json") as write_json:
+        (tmp_path / "folder").rmdir()
+        with pytest.raises(GrammarError) as caught:
+            write_json({})
     golden(caught.value)
-    with pytest.raises(GrammarError) as caught:
-        write_json_option(tmp_path / "nowhere" / "out.json", {})
-    golden(caught.value)
+
+
+def test_standard_output_as_the_file_of_json_gets_nothing_else(capsys):
+    with json_output(Path("-")) as write_json:
+        print("what people read")
+        write_json({"text": "é"})
+    print("after it")
+    assert capsys.readouterr() == ('{\n "text": "é"\n}\nafter it\n', "what people read\n")
 
 
 def test_what_is_waited_for_is_returned_as_soon_as_it_is_there():

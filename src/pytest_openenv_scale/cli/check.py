@@ -88,7 +88,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="ask only where a session alone got more than errors (required), or in any case (any); default: required",
     )
     parser.add_argument("--seed", default="0", metavar="N", help="seed everything random (default: 0)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to this file as well")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write all results to this file as well; - is standard output, the rest goes to standard error",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -100,17 +105,19 @@ def run(arguments: argparse.Namespace) -> int:
     decides could not be told or not be asked.
     """
     from pytest_openenv_scale.core.errors import ScaleError
+    from pytest_openenv_scale.core.files import json_output
     from pytest_openenv_scale.reporting.text.checks import with_command_options
 
     try:
-        with CheckProgress() as progress:
+        with json_output(arguments.json) as write_json, CheckProgress() as progress:
             options = _read_options(arguments, progress.show)
             progress.bound_s = options.bound_s
             _print_heading(options)
             progress.show("waiting for a first session")
             with options.target as endpoint:
                 progress.show("asking for its schema")
-                return _ask_and_print(options, _make_subject(options, endpoint, progress), endpoint, progress)
+                subject = _make_subject(options, endpoint, progress)
+                return _ask_and_print(options, subject, endpoint, progress, write_json)
     except ScaleError as error:
         raise ScaleError(with_command_options(str(error))) from None
 
@@ -127,7 +134,6 @@ class _Options:
     timeout: float
     idle: float
     seed: int
-    json: Path | None
 
     @property
     def bound_s(self) -> float:
@@ -147,7 +153,6 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
     from pytest_openenv_scale.config.workload import Workload, look_in
     from pytest_openenv_scale.core.endpoint import Network
     from pytest_openenv_scale.core.errors import GrammarError
-    from pytest_openenv_scale.core.files import check_json_option
     from pytest_openenv_scale.core.parsing import parse_count, parse_seconds
     from pytest_openenv_scale.targets.common.options import TargetContext
     from pytest_openenv_scale.targets.url import UrlTarget
@@ -186,7 +191,6 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
         timeout=timeout_s,
         idle=idle_s,
         seed=seed,
-        json=check_json_option(arguments.json) if arguments.json is not None else None,
     )
 
 
@@ -233,11 +237,16 @@ def _make_subject(options: _Options, endpoint: Endpoint, progress: CheckProgress
     )
 
 
-def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, progress: CheckProgress) -> int:
+def _ask_and_print(
+    options: _Options,
+    subject: Subject,
+    endpoint: Endpoint,
+    progress: CheckProgress,
+    write_json: Callable[[Any], None],
+) -> int:
     """Ask, print while asking, and return the exit code."""
     from pytest_openenv_scale.checks.preflight.questions import ask_questions, questions, verdict
     from pytest_openenv_scale.core import formatting
-    from pytest_openenv_scale.core.files import write_json_option
     from pytest_openenv_scale.reporting.text.checks import answer_lines, question_lines
 
     columns, encoding = terminal_width(), sys.stdout.encoding
@@ -260,8 +269,7 @@ def _ask_and_print(options: _Options, subject: Subject, endpoint: Endpoint, prog
     check_verdict, took_s = verdict(findings, options.sessions), time.monotonic() - began
     summary = f"{check_verdict.text} ({formatting.seconds(took_s)})"
     _print_flushed(answer_lines(check_verdict.outcome, summary, width=columns, encoding=encoding))
-    if options.json is not None:
-        write_json_option(options.json, _json_document(options, endpoint, findings, check_verdict, started, took_s))
+    write_json(_json_document(options, endpoint, findings, check_verdict, started, took_s))
     return EXIT_CODES[check_verdict.outcome]
 
 

@@ -119,7 +119,12 @@ def add_self_test(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", default="1s", metavar="TIME", help="what each step takes (default: 1s)")
     parser.add_argument("--processes", default="auto", metavar="N", help="load processes (default: auto)")
     parser.add_argument("--time", default="120s", metavar="TIME", help="end after about so long (default: 120s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found to this file as well")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write what was found to this file as well; - is standard output, the rest goes to standard error",
+    )
 
 
 def run_self_test(arguments: argparse.Namespace) -> int:

@@ -6,12 +6,14 @@ import fcntl
 import json
 import os
 import secrets
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from .errors import GrammarError, RunError
 from .parsing import short_repr
@@ -164,25 +166,43 @@ def json_bytes(document: Any) -> bytes:
     return (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "replace")
 
 
-def check_json_option(path: Path) -> Path:
-    """Return the path of `--json FILE`, refused before anything is measured where it cannot be written.
+@contextmanager
+def json_output(path: Path | None) -> Generator[Callable[[Any], None]]:
+    """Yield what writes the document of `--json FILE`; without a file it writes nothing.
+
+    `-` is standard output, which gets nothing else: what is printed meanwhile goes to standard error.
 
     Raises:
-        GrammarError: it is a directory, or may not be written.
+        GrammarError: the file is a directory, or may not be written; before anything is measured.
     """
+    if path is None:
+        yield lambda document: None
+    elif path == Path("-"):
+        output = sys.stdout
+        with redirect_stdout(sys.stderr):
+            yield partial(_print_json, output)
+    else:
+        _check_json_file(path)
+        yield partial(_write_json_file, path)
+
+
+def _print_json(output: TextIO, document: Any) -> None:
+    try:
+        output.buffer.write(json_bytes(document))
+        output.flush()
+    except BrokenPipeError:  # The exit code is an answer too: nothing more is written, at exit neither.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+
+
+def _check_json_file(path: Path) -> None:
     if path.is_dir():
         raise GrammarError(f"--json: {path} is a directory; name a file")
     if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
         raise GrammarError(f"--json: {path} cannot be written; name a file in a directory that can")
-    return path
 
 
-def write_json_option(path: Path, document: Any) -> None:
-    """Write the file of `--json FILE`, which may also be a device.
-
-    Raises:
-        GrammarError: it cannot be written.
-    """
+def _write_json_file(path: Path, document: Any) -> None:
+    """Write the file, which may also be a device."""
     try:
         path.write_bytes(json_bytes(document))
     except OSError as error:

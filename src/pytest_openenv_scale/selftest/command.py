@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from pytest_openenv_scale.core.files import check_json_option, write_json_option
+from pytest_openenv_scale.core.files import json_output
 from pytest_openenv_scale.core.formatting import count, seconds, seconds_pair
 from pytest_openenv_scale.core.parsing import parse_count, parse_modes, parse_seconds
 from pytest_openenv_scale.core.system import usable_cores
@@ -46,8 +48,11 @@ def run_self_test(request: SelfTestRequest, json_path: Path | None) -> int:
         SelfTestError: the null server cannot be started, or not a single session fits this machine.
         GrammarError: the JSON file cannot be written.
     """
-    if json_path is not None:
-        check_json_option(json_path)
+    with json_output(json_path) as write_json:
+        return _measure_and_print(request, write_json)
+
+
+def _measure_and_print(request: SelfTestRequest, write_json: Callable[[Any], None]) -> int:
     screen = _Screen()
     search = BatchSearch(request, lambda measured: screen.show(batch_line(measured)))
     for line in opening_lines(request, usable_cores()):
@@ -60,8 +65,7 @@ def run_self_test(request: SelfTestRequest, json_path: Path | None) -> int:
     screen.show("")
     for ladder in result.ladders:
         screen.show_sentence(mode_sentence(ladder, request.time_s))
-    if json_path is not None:
-        write_json_option(json_path, result.to_json())
+    write_json(result.to_json())
     unresolved = any(ladder.resolved_batch is None for ladder in result.ladders)
     return code or (UNRESOLVED if unresolved else 0)
 
