@@ -42,20 +42,24 @@ def draw(content: FigureContent, dpi: int = PNG_DPI) -> Picture:
 
 
 def _plot(content: FigureContent) -> Any:
-    from . import bars, drawing, lines, over_time, sessions
+    from . import bars, lines, over_time, sessions
+    from .drawing.bars import draw_bars, draw_heat, draw_latency
+    from .drawing.lines import draw_history, draw_nodes, draw_scaling, draw_throughput
+    from .drawing.over_time import draw_over_time
+    from .drawing.sessions import draw_concurrency, draw_overhead
 
     makers = {
-        "max_batch": drawing.draw_bars,
-        "batch_per_core": drawing.draw_bars,
-        bars.HEAT_KEY: drawing.draw_heat,
-        bars.LATENCY_KEY: drawing.draw_latency,
-        lines.SCALING_KEY: drawing.draw_scaling,
-        lines.THROUGHPUT_KEY: drawing.draw_throughput,
-        lines.NODES_KEY: drawing.draw_nodes,
-        sessions.OVERHEAD_KEY: drawing.draw_overhead,
-        sessions.CONCURRENCY_KEY: drawing.draw_concurrency,
-        over_time.OVER_TIME_KEY: drawing.draw_over_time,
-        lines.HISTORY_KEY: drawing.draw_history,
+        "max_batch": draw_bars,
+        "batch_per_core": draw_bars,
+        bars.HEAT_KEY: draw_heat,
+        bars.LATENCY_KEY: draw_latency,
+        lines.SCALING_KEY: draw_scaling,
+        lines.THROUGHPUT_KEY: draw_throughput,
+        lines.NODES_KEY: draw_nodes,
+        sessions.OVERHEAD_KEY: draw_overhead,
+        sessions.CONCURRENCY_KEY: draw_concurrency,
+        over_time.OVER_TIME_KEY: draw_over_time,
+        lines.HISTORY_KEY: draw_history,
     }
     return makers[content.key](content)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import pandas as pd
 import plotnine as p9
 
-from .content import (
+from pytest_openenv_scale.reporting.figures.content import (
     DOUBTFUL,
     FAILS,
     GRID,
@@ -198,6 +199,17 @@ def panel_labels(columns: int) -> Any:
     """Return what breaks the names of panels of which so many stand side by side; other strips stay as they are."""
     width = 92 // columns
     return p9.labeller(panel=lambda name: "\n".join(wrap_label(line, width) for line in name.split("\n")))
+
+
+_NO_BREAK = re.compile(r" (?=·|s\b)")
+"""Where a line does not end: before a dot that parts two facts, and before the unit of a number."""
+
+
+def two_lines(panel: str, width: int) -> str:
+    """Return the name of a cell's panel, lines before the last broken where they are longer than `width` characters."""
+    place, line_end, cell = panel.rpartition("\n")
+    wrapped = wrap_label(_NO_BREAK.sub("\xa0", place), width) if place else ""
+    return f"{wrapped}{line_end}{cell}"
 
 
 class PanelGrid:
