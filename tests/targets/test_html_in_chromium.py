@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from html_pages import empty_run, hostile_study, interrupted_run, large_study  # noqa: E402
 from study_samples import a_study, sample, stored_run  # noqa: E402
 
-from pytest_openenv_scale.reporting import html, write_reports  # noqa: E402
+from pytest_openenv_scale.reporting import write_reports  # noqa: E402
+from pytest_openenv_scale.reporting.html import report_html  # noqa: E402
 
 pytestmark = pytest.mark.real
 
@@ -89,7 +90,7 @@ def reports(everything: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     for name, study in pages.items():
         path = folder / f"{name}.html"
         # Figures of what is hostile are drawn: their text must not become markup either.
-        path.write_text(html.report_html(study, figures=None if name == "hostile" else {}), encoding="utf-8")
+        path.write_text(report_html(study, figures=None if name == "hostile" else {}), encoding="utf-8")
         paths[name] = path
     return paths
 

@@ -17,11 +17,11 @@ from study_samples import a_run_of, a_study, an_slo, sample
 
 from goldens import Golden
 from pytest_openenv_scale.analysis.study import join_runs, study_of
-from pytest_openenv_scale.reporting import html
 from pytest_openenv_scale.reporting.content.cell_verdicts import reason_words
 from pytest_openenv_scale.reporting.content.refusals import refusal_sentence
 from pytest_openenv_scale.reporting.figures import FiguresError, FigureSvg
-from pytest_openenv_scale.reporting.html import study_headline
+from pytest_openenv_scale.reporting.html import page as html
+from pytest_openenv_scale.reporting.html.page import study_headline
 
 GOOD, BAD = (1.0, 0.05), (0.5, 0.4)
 ASKED = an_slo(max_batch=32)

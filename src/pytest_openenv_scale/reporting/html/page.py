@@ -1,4 +1,4 @@
-"""`report.html`: one file that needs nothing else, the answer on top, everything a server said escaped."""
+"""The page as a whole: what stands where, given to the templates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import on_one_line, without_escapes
+from pytest_openenv_scale.reporting.content import tables, verdicts, wording
+from pytest_openenv_scale.reporting.content.findings import TOPICS, findings
+from pytest_openenv_scale.reporting.content.refusals import refusal_words
+from pytest_openenv_scale.reporting.content.study_tables import study_tables
 from pytest_openenv_scale.reporting.content.wording import run_problems
+from pytest_openenv_scale.reporting.figures import FiguresError, FigureSvg, figure_svgs
+from pytest_openenv_scale.reporting.figures.content import panel_of, series_styles
 from pytest_openenv_scale.results.outcome import (
     CheckOutcome,
     CheckRecord,
@@ -20,13 +26,6 @@ from pytest_openenv_scale.results.outcome import (
     combine_outcomes,
     combine_with_checks,
 )
-
-from .content import tables, verdicts, wording
-from .content.findings import TOPICS, findings
-from .content.refusals import refusal_words
-from .content.study_tables import study_tables
-from .figures import FiguresError, FigureSvg, figure_svgs
-from .figures.content import panel_of, series_styles
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -83,7 +82,7 @@ def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("pytest_openenv_scale.reporting"),
+        loader=PackageLoader("pytest_openenv_scale.reporting.html"),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_printable,
