@@ -436,5 +436,5 @@ def test_a_resource_that_falls_is_no_leak():
     assert change is not None
     assert not change.leaked
     memory = usage.change("memory", usage.samples[0], usage.samples[-1], 900)
-    assert str(memory) == "memory −10 kB per session"
+    assert str(memory) == "memory −9.77 KiB per session"
     assert usage.change("descriptors", usage.samples[0], usage.samples[-1], 900) is None

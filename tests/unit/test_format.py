@@ -43,10 +43,22 @@ def test_a_pair_of_durations_shares_one_unit(pair, text):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (1.0, "100.0 %"), (0.99996, "99.9 %"), (0.78125, "78.1 %"), (0.0, "0.0 %"), (0.29, "29.0 %")],
+    [(None, "–"), (1.0, "100.0 %"), (2 / 3, "66.7 %"), (0.78125, "78.1 %"), (0.0, "0.0 %"), (0.29, "29.0 %")],
 )
-def test_a_share_is_rounded_down_so_that_all_means_all(value, text):
+def test_a_share_is_rounded_to_a_tenth_of_a_per_cent(value, text):
     assert formatting.percent(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.99996, "99.9 %"), (0.9496, "94.9 %"), (0.0099999, "0.9 %")])
+def test_a_share_is_never_rounded_up_to_a_whole_per_cent_so_that_all_means_all(value, text):
+    assert formatting.percent(value) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "allowed", "text"), [(0.9949, 0.995, "99.49 %"), (0.995, 0.995, "99.5 %"), (0.78125, 0.95, "78.1 %")]
+)
+def test_a_share_that_misses_a_limit_does_not_read_like_it(value, allowed, text):
+    assert formatting.format_observed("fraction", value, allowed) == text
 
 
 @pytest.mark.parametrize(
@@ -58,9 +70,9 @@ def test_a_rate_has_three_digits(value, text):
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "–"), (850, "850 B"), (1_200_000_000, "1.2 GB"), (48_400_000, "48 MB"), (999_700, "1.0 MB")],
+    [(None, "–"), (850, "850 B"), (1_200_000_000, "1.12 GiB"), (48_400_000, "46.2 MiB"), (1_048_100, "1 MiB")],
 )
-def test_bytes_have_a_decimal_unit(value, text):
+def test_bytes_have_the_units_of_limits(value, text):
     assert formatting.size(value) == text
 
 

@@ -48,7 +48,7 @@ test_scale.py::test_holds_256_sessions
   not shown at this width: reset, overhead, rps
   p99 of 8 and 64 sessions ~ max
   max batch 8 (4 per core)
-  batch 8: success 100.0 % (95 %: 63.0-100.0)
+  batch 8: success 100.0 % (95 %: 63.1-100.0)
   ? SLO inconclusive: max_batch >= 64 is not decided, got 8: the client's CPU
     was 98 % busy (batch 64)
     no openenv.yaml in the root: the built-in environment was measured

@@ -311,5 +311,5 @@ def test_memory_that_grew_is_told_as_what_was_seen_and_no_more() -> None:
     assert search is not None
     verdict = replace(view.verdict, search=replace(search, grown_bytes=6300.0))
     (sentence,) = (text for text in search_sentences(replace(view, verdict=verdict)) if "memory" in text)
-    assert "grew by 6.3 kB a session" in sentence
+    assert "grew by 6.15 KiB a session" in sentence
     assert "-m churn" in sentence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Literal
 
 Unit = Literal[
@@ -48,13 +49,19 @@ def _scaled(value: float, unit: str) -> str:
 
 
 def percent(fraction: float | None) -> str:
-    """Return a share of 1 as "78.1 %", rounded down: 100.0 % means all of them."""
+    """Return a share of 1 as "66.7 %", as `percent_number` does."""
     return MISSING if fraction is None else f"{percent_number(fraction)} %"
 
 
 def percent_number(fraction: float | None) -> str:
-    """Return a share of 1 as "78.1", without the sign, rounded down; for a column headed %."""
-    return MISSING if fraction is None else f"{math.floor(fraction * 1000 + 1e-9) / 10:.1f}"
+    """Return a share of 1 as "66.7", without the sign; for a column headed %.
+
+    It is never rounded up to a whole per cent: 100.0 means all of them, and what reads 95.0 is not less than 95 %.
+    """
+    if fraction is None:
+        return MISSING
+    tenths = math.floor(fraction * 1000 + 0.5)
+    return f"{(math.floor(fraction * 1000 + 1e-9) if tenths % 10 == 0 else tenths) / 10:.1f}"
 
 
 def rate(value: float | None) -> str:
@@ -80,21 +87,11 @@ def number(value: float | None) -> str:
     return MISSING if value is None else f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
-def size(value: int | None) -> str:
-    """Return bytes with a decimal unit: "850 kB", "1.2 GB"."""
+def size(value: float | None) -> str:
+    """Return bytes in the unit that limits are written in: "850 KiB", "1.25 GiB"."""
     if value is None:
         return MISSING
     scaled, unit = float(value), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if abs(scaled) < 999.5:
-            break
-        scaled, unit = scaled / 1000, larger
-    return f"{scaled:.1f} {unit}" if unit != "B" and scaled < 9.95 else f"{scaled:.0f} {unit}"
-
-
-def binary_size(value: float) -> str:
-    """Return bytes in the unit that limits are written in: "850 KiB", "1.25 GiB"."""
-    scaled, unit = value, "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if abs(scaled) < 1023.5:
             break
@@ -127,7 +124,7 @@ def format_observed(unit: Unit, value: float, allowed: float) -> str:
     """Return a measured value in its unit, with digits enough that it does not read like the allowed one."""
     match unit:
         case "fraction":
-            return percent(value)
+            return _distinct_percent(value, allowed)
         case "seconds":
             return _distinct_seconds(value, allowed)
         case "per second":
@@ -140,9 +137,16 @@ def format_observed(unit: Unit, value: float, allowed: float) -> str:
             return number(value)
 
 
+def _distinct_percent(value: float, allowed: float) -> str:
+    usual = percent(value)
+    if usual != percent(allowed) or value == allowed:
+        return usual
+    return _with_more_digits(100 * value, 100 * allowed, "%") or usual
+
+
 def _distinct_size(value: float, allowed: float) -> str:
-    usual = binary_size(value)
-    return usual if usual != binary_size(allowed) or value == allowed else f"{value:,.0f} B"
+    usual = size(value)
+    return usual if usual != size(allowed) or value == allowed else f"{value:,.0f} B"
 
 
 def _distinct_seconds(value: float, allowed: float) -> str:
@@ -150,9 +154,12 @@ def _distinct_seconds(value: float, allowed: float) -> str:
     if usual != seconds(allowed) or value == allowed:
         return usual
     unit = _unit(value)
-    candidates = (f"{value / _DIVISORS[unit]:.{digits}f}" for digits in range(2, 12))
-    limit = allowed / _DIVISORS[unit]
-    return next((f"{text} {unit}" for text in candidates if float(text) != round(limit, 11)), usual)
+    return _with_more_digits(value / _DIVISORS[unit], allowed / _DIVISORS[unit], unit) or usual
+
+
+def _with_more_digits(value: float, allowed: float, unit: str) -> str | None:
+    candidates = (f"{value:.{digits}f}" for digits in range(2, 12))
+    return next((f"{text} {unit}" for text in candidates if float(text) != round(allowed, 11)), None)
 
 
 def format_value(unit: Unit, value: float) -> str:
@@ -167,6 +174,14 @@ def format_value(unit: Unit, value: float) -> str:
         case "sessions" | "hosts":
             return f"{value:.0f}"
         case "bytes":
-            return binary_size(value)
+            return size(value)
         case _:
             return f"{value:.4g}"
+
+
+_UNIT_GAP = re.compile(r"(?<=\d) (?=(?:%|ms|s|us|µs)(?!\w))")
+
+
+def with_units_kept(text: str) -> str:
+    """Return a text in which no line ends between a number and its unit: a no-break space stands there."""
+    return _UNIT_GAP.sub("\xa0", text)

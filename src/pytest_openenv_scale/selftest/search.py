@@ -14,6 +14,7 @@ from typing import Any, Self
 import psutil
 
 from pytest_openenv_scale.config.plan import Cell
+from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import ScaleError
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import descriptor_limit, usable_cores
@@ -159,7 +160,7 @@ def _batch_limit_of_descriptors() -> tuple[int, str]:
 
 def _batch_limit_of_memory(mode: str) -> tuple[int, str]:
     free = psutil.virtual_memory().available
-    return free // 2 // _SESSION_BYTES[mode], f"{free / 1e9:.1f} GB of memory are free"
+    return free // 2 // _SESSION_BYTES[mode], f"{formatting.size(free)} of memory are free"
 
 
 _TIMEOUT_S = 30.0

@@ -207,7 +207,10 @@ def within_stock_limits(result: HoldResult, single: SingleSession) -> CheckResul
             (reply_s > REPLY_S, f"an answer took {seconds(reply_s)} (it waits {REPLY_S:g} s)"),
             ((pong_s or 0.0) > PONG_S, f"a ping was answered after {seconds(pong_s)} (it waits {PONG_S:g} s)"),
             (unanswered > 0, f"{unanswered:,} of {len(result.pongs):,} pings got no answer in {PONG_S:g} s"),
-            (largest > MAX_MESSAGE_BYTES, f"an answer has {formatting.size(largest)} (it reads 100 MiB)"),
+            (
+                largest > MAX_MESSAGE_BYTES,
+                f"an answer has {formatting.format_observed('bytes', largest, MAX_MESSAGE_BYTES)} (it reads 100 MiB)",
+            ),
         )
         if broken
     ]

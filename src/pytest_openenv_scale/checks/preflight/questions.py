@@ -261,7 +261,7 @@ async def largest_reply(subject: Subject) -> CheckResult:
     return CheckResult(
         CheckOutcome.MISSED,
         f"{headline}; a client that reads up to 1 MiB ends the session there (1009)",
-        "OpenEnv's own client reads up to 100 MB; others need a larger limit (websockets: max_size), or send less",
+        "OpenEnv's own client reads up to 100 MiB; others need a larger limit (websockets: max_size), or send less",
         figures=figures,
     )
 

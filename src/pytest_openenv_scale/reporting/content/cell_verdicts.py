@@ -44,8 +44,7 @@ def breach_text(view: CurveView, breach: Breach) -> str:
 
 
 def _success_breach(view: CurveView, breach: Breach, summary: CellSummary, where: str) -> str:
-    allowed = format_value(LIMITS[breach.limit].unit, breach.allowed or 0.0)
-    return f"{breach.limit} {formatting.percent(breach.observed)} < {allowed} at {where} ({_failures(summary)})"
+    return f"{breach_words(breach)} at {where} ({_failures(summary)})"
 
 
 def _latency_breach(view: CurveView, breach: Breach, summary: CellSummary, where: str) -> str:
@@ -274,7 +273,7 @@ def _drift(reason: Reason, where: str) -> str:
 
 _DRIFTING: Mapping[str, tuple[Callable[[float], str], str]] = {
     "latency": (formatting.seconds, "steps take longer and longer (p50)"),
-    "memory": (formatting.binary_size, "the server's memory grows"),
+    "memory": (formatting.size, "the server's memory grows"),
     "threads": (formatting.number, "the server's threads grow in number"),
     "descriptors": (formatting.number, "the server's open descriptors grow in number"),
     "failures": (formatting.percent, "more and more sessions fail"),

@@ -486,7 +486,7 @@ def rate_value(value: float | None) -> Value:
 
 def size_value(value: float | None) -> Value:
     """Return bytes as a cell."""
-    return MISSING if value is None else Value(formatting.binary_size(value), value)
+    return Value(formatting.size(value), value)
 
 
 def factor_value(value: float | None) -> Value:

@@ -52,7 +52,7 @@ def window_spans(windows: Sequence[Window]) -> list[str]:
         _span("step p99", formatting.seconds, (window.step_p99_s for window in windows)),
         _span("success", formatting.percent, (window.success_rate for window in windows)),
         f"open at least {formatting.count(min(least_open))}" if least_open else None,
-        _span("memory", formatting.binary_size, (window.rss_bytes for window in windows)),
+        _span("memory", formatting.size, (window.rss_bytes for window in windows)),
     ]
     return [span for span in spans if span is not None]
 

@@ -7,6 +7,7 @@ import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from pytest_openenv_scale.core.formatting import with_units_kept
 from pytest_openenv_scale.core.text import on_one_line, shorten
 
 DEFAULT_WIDTH = 110
@@ -36,7 +37,6 @@ _ASCII = str.maketrans(
 )
 _UNICODE_SIGNS = "".join(map(chr, _ASCII))
 _CALL_GAP = re.compile(r"\(\.\.\., ")  # A line to copy stays in one piece.
-_UNIT_GAP = re.compile(r"(?<=\d) (?=(?:%|ms|s|us|µs)(?!\w))")
 
 
 class Line(NamedTuple):
@@ -74,7 +74,7 @@ class TextPage:
     def add_sentence(self, text: str, *, indent: int = 2, hang: int = 2, **markup: bool) -> None:
         """Add a sentence, wrapped to the width; further lines are indented by `hang` more."""
         wrapped = textwrap.wrap(
-            _CALL_GAP.sub("(...,\xa0", _UNIT_GAP.sub("\xa0", self.printable(on_one_line(text)))),
+            _CALL_GAP.sub("(...,\xa0", with_units_kept(self.printable(on_one_line(text)))),
             self.width,
             initial_indent=" " * indent,
             subsequent_indent=" " * (indent + hang),

@@ -117,6 +117,6 @@ _OF_MEASURE: dict[str, Callable[[Sequence[float]], list[str]]] = {
     OPEN: lambda ticks: [content.batch_text(tick) for tick in ticks],
     STEPS: seconds_ticks,
     SUCCESS: lambda ticks: [f"{tick * 100:.0f} %" for tick in ticks],
-    MEMORY: lambda ticks: [formatting.binary_size(tick) for tick in ticks],
+    MEMORY: lambda ticks: [formatting.size(tick) for tick in ticks],
 }
 """How the axis of each measure names its values."""
