@@ -15,6 +15,7 @@ from components import lacking
 sync_api = pytest.importorskip("playwright.sync_api")
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
+from figures_samples import steady_state  # noqa: E402
 from html_pages import empty_run, hostile_study, interrupted_run, large_study  # noqa: E402
 from study_samples import a_study, sample, stored_run  # noqa: E402
 
@@ -86,7 +87,13 @@ def reports(everything: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         if path.suffix == ".html"
     )
     paths = {"everything": everything, "measured": measured}
-    pages = {"hostile": hostile_study(), "large": large_study(), "interrupted": interrupted_run(), "empty": empty_run()}
+    pages = {
+        "steady": steady_state(),
+        "hostile": hostile_study(),
+        "large": large_study(),
+        "interrupted": interrupted_run(),
+        "empty": empty_run(),
+    }
     for name, study in pages.items():
         path = folder / f"{name}.html"
         # Figures of what is hostile are drawn: their text must not become markup either.
@@ -127,6 +134,31 @@ def test_a_report_is_silent_asks_for_nothing_and_fits_a_phone(browser, reports, 
             assert [url for url in opened.requests if not url.startswith("data:")] == [reports[name].as_uri()]
             assert opened.page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
             assert opened.page.title() != "taken"
+
+
+CUT = """() => [...document.querySelectorAll('.scroll, pre, figure')]
+    .filter(element => element.getClientRects().length && element.scrollWidth > element.clientWidth)
+    .map(element => element.getAttribute('aria-label') || element.tagName)"""
+"""What on a page is wider than its place."""
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+@pytest.mark.parametrize("name", ["everything", "steady", "measured"])
+def test_nothing_is_cut_and_what_is_left_out_is_named(browser, reports, name, width) -> None:
+    with Opened(browser, reports[name], {"width": width, "height": 900}) as opened:
+        opened.page.evaluate("document.querySelectorAll('details').forEach(found => { found.open = true; })")
+        assert opened.page.evaluate(CUT) == []
+        named = opened.page.locator(".left-out:visible")
+        assert named.count() > 0 or width == 1920
+        if width == 390:
+            table = opened.page.locator(".fit").filter(has=named).first
+            hidden = (
+                "table => [...table.querySelectorAll('thead th')].filter(head => !head.getClientRects().length).length"
+            )
+            assert table.locator(".names").inner_text().count(",") == table.evaluate(hidden) - 1
+            table.locator("input").check()
+            assert table.evaluate(hidden) == 0
+            assert not table.locator(".names").is_visible()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -18,10 +18,10 @@ from study_samples import a_run_of, a_study, an_slo, sample
 from goldens import Golden
 from pytest_openenv_scale.analysis.study import join_runs, study_of
 from pytest_openenv_scale.reporting.content.cell_verdicts import reason_words
+from pytest_openenv_scale.reporting.content.headlines import study_headline
 from pytest_openenv_scale.reporting.content.refusals import refusal_sentence
 from pytest_openenv_scale.reporting.figures import FiguresError, FigureSvg
 from pytest_openenv_scale.reporting.html import page as html
-from pytest_openenv_scale.reporting.html.page import study_headline
 
 GOOD, BAD = (1.0, 0.05), (0.5, 0.4)
 ASKED = an_slo(max_batch=32)
@@ -51,12 +51,35 @@ def of(name: str, batches, **fields):
         [of("a", BREAKS), of("b", BREAKS)],
         [of("a", OPEN, slo=an_slo()), of("b", OPEN, slo=an_slo())],
         [of("a", {8: BAD}, slo=an_slo()), of("b", OPEN, slo=an_slo())],
+        [of("a", HOLDS, slo=an_slo())],
+        [of("a", HOLDS, slo=an_slo()), of("b", BREAKS, slo=an_slo())],
+        [of("a", HOLDS, slo=an_slo(total_p99=5.0))],
     ],
 )
 def test_the_headline_is_the_answer(golden: Golden, samples) -> None:
     study = a_study(*samples)
     golden(study_headline(study))
     assert study_headline(study) in parsed(page(study)).text
+
+
+def test_what_was_only_measured_has_a_neutral_answer_and_no_colour_of_a_verdict() -> None:
+    report = page(a_study(of("a", HOLDS, slo=an_slo()), of("b", OPEN, slo=an_slo())))
+    answer = report[report.index('class="answer') : report.index("</header>")]
+    assert answer.startswith('class="answer measured"')
+    assert "✓" not in answer
+    assert set(re.findall(r'class="badge (\w+)"', report)) == {"measured"}
+    asked = page(a_study(of("a", HOLDS, slo=an_slo()), of("b", HOLDS)))
+    assert 'class="answer met"' in asked
+    assert set(re.findall(r'class="badge (\w+)"', asked)) == {"measured", "met"}
+
+
+def test_the_verdict_stands_beside_the_batch_and_long_tables_are_folded() -> None:
+    report = page(a_study(of("a", BREAKS, reps=2)))
+    curve = report[report.index('<article class="curve"') : report.index("</article>")]
+    assert re.findall(r'<th scope="col"[^>]*>(.*?)</th>', curve)[:2] == ["batch", "verdict"]
+    assert "not shown at this width: " in parsed(curve).text
+    for key in ("<summary>Scaling</summary>", "<summary>Plan and workload</summary>"):
+        assert key in report
 
 
 def test_the_verdict_comes_before_findings_figures_curves_tables_and_circumstances() -> None:

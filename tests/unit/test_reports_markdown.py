@@ -66,13 +66,13 @@ Run `20261121T120000.000Z-3fa9` · complete · started 2026-11-21 12:00:00 UTC, 
 
 **? SLO inconclusive: max_batch ≥ 64 is not decided, got 8: the client's CPU was 98 % busy (batch 64)**
 
-| batch |  ok % | open | connect p50/p99 | reset p50/p99 |  step p50/p99 | total p50/p99 | overhead p99 |  rps | hosts |                                          |
-| ----: | ----: | ---: | --------------: | ------------: | ------------: | ------------: | -----------: | ---: | ----: | ---------------------------------------- |
-|     8 | 100.0 |    8 |       9 / 14 ms |  2.2 / 3.5 ms | 1.00 / 1.01 s | 1.01 / 1.02 s |        24 ms |  7.8 |     2 | ✓ max reliable                           |
-|    64 | 100.0 |   64 |       9 / 14 ms |  2.2 / 3.5 ms | 1.00 / 1.01 s | 1.01 / 1.02 s |        24 ms | 62.1 |     2 | ? inconclusive: the client was the limit |
+| batch | verdict                                  |  ok % | open | connect p50/p99 | reset p50/p99 |  step p50/p99 | total p50/p99 | overhead p99 |  rps | hosts |
+| ----: | ---------------------------------------- | ----: | ---: | --------------: | ------------: | ------------: | ------------: | -----------: | ---: | ----: |
+|     8 | ✓ max reliable                           | 100.0 |    8 |       9 / 14 ms |  2.2 / 3.5 ms | 1.00 / 1.01 s | 1.01 / 1.02 s |        24 ms |  7.8 |     2 |
+|    64 | ? inconclusive: the client was the limit | 100.0 |   64 |       9 / 14 ms |  2.2 / 3.5 ms | 1.00 / 1.01 s | 1.01 / 1.02 s |        24 ms | 62.1 |     2 |
 
 - max batch 8 (4 per core)
-- batch 8: success 100.0 % (95 %: 63.0–100.0)
+- batch 8: success 100.0 % (95 %: 63.1–100.0)
 - no openenv.yaml in the root: the built-in environment was measured
 - p99 of 8 and 64 sessions ≈ max
 
@@ -102,7 +102,7 @@ pytest test_scale.py::test_holds_256_sessions --openenv-target local:app:app,ser
 | machine.cpu           | Xeon \| 2.4 GHz  |
 | machine.cores         | 2                |
 | machine.usable_cores  | 2                |
-| machine.memory        | 8.0 GB           |
+| machine.memory        | 7.45 GiB         |
 | os.name               | Linux-6.1        |
 | python.version        | 3.11.9           |
 | python.implementation | CPython          |

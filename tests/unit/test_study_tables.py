@@ -164,3 +164,17 @@ def test_the_table_of_one_curve_is_that_of_its_section(tmp_path):
     assert "## Results" in report
     assert "## Latency at max batch" not in report
     assert "| ✗ above capacity: success 50.0 % < 95 % |" in report
+
+
+def test_two_arrivals_of_one_target_are_told_apart_by_name_and_beside_their_curves():
+    study = a_study(sample(arrival="hold"), sample(arrival="rate=50"))
+    assert study.infrastructures == ("local-uvicorn (hold)", "local-uvicorn (rate=50)")
+    for key in ("summary", "latency", "scaling"):
+        arrivals = [table(study, key).value(row, "arrival").text for row in table(study, key).rows]
+        assert list(dict.fromkeys(arrivals)) == ["–", "rate=50"]
+    lines = [line.text for line in study_lines(study, width=120)]
+    assert any("local-uvicorn (rate=50) · ws · wait 1 s · rate=50: " in line for line in lines)
+
+
+def test_where_every_batch_is_held_no_table_names_an_arrival():
+    assert not any("arrival" in table.heads for table in study_tables(a_study(*SAMPLES)))

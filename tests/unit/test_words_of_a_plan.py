@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pytest_openenv_scale.reporting.content.wording import arrival_text, think_text
+from pytest_openenv_scale.core.loads import arrival_text, think_text
 
 
 @pytest.mark.parametrize(

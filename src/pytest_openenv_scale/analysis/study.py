@@ -10,6 +10,7 @@ from typing import Any
 
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.errors import GrammarError
+from pytest_openenv_scale.core.loads import arrival_text, think_text
 from pytest_openenv_scale.core.target_spec import parse_target
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.certainty import CONFIDENCE, Interval, over_repetitions, success_interval
@@ -271,7 +272,8 @@ def join_runs(runs: Sequence[Run]) -> Study:
     """Read runs together; a run that is given twice counts once.
 
     What carries one label but differs in hardware, cores or options of its target gets that appended; so does
-    what was measured by several tests, or in several runs, at the same mode and wait: "hf-spaces (cpu-basic)".
+    what was measured with several arrivals, by several tests, or in several runs, at the same mode and wait:
+    "hf-spaces (cpu-basic)".
     """
     runs_by_id = {run.run_id: run for run in sorted(runs, key=lambda run: (run.record.started_at, run.run_id))}
     sweeps = name_sweeps([(run, sweep) for run in runs_by_id.values() for sweep in run.sweeps])
@@ -388,9 +390,12 @@ def _sweep_words(sources: Sequence[SweepSource]) -> list[Words]:
         loads = [(name, load) for name, source in zip(names, sources, strict=True) for load in source.loads]
         return len(set(loads)) == len(loads)
 
-    return _fewest_words(
-        [_test_names([source.sweep.test for source in sources]), _run_names([source.run for source in sources])], unique
-    )
+    words = [
+        _arrival_names(sources),
+        _test_names([source.sweep.test for source in sources]),
+        _run_names([source.run for source in sources]),
+    ]
+    return _fewest_words(words, unique)
 
 
 def _fewest_words(words: Sequence[Sequence[str]], unique: Callable[[Sequence[Words]], bool]) -> list[Words]:
@@ -419,6 +424,15 @@ def _target_differences(targets: Sequence[str]) -> list[str]:
         on_one_line(", ".join(f"{key} {options[key]}".strip() for key in differing if key in options))
         for options in options_by_target
     ]
+
+
+def _arrival_names(sources: Sequence[SweepSource]) -> list[str]:
+    """Return the arrival and the think time of each sweep, those of them that differ."""
+    asked = [source.sweep.record.curves[0] if source.sweep.record.curves else None for source in sources]
+    arrivals = [arrival_text(curve.arrival) if curve else "" for curve in asked]
+    thinks = [think_text(curve.think) if curve and curve.think else "" for curve in asked]
+    columns = [texts for texts in (arrivals, thinks) if len(set(texts)) > 1]
+    return [", ".join(filter(None, words)) for words in zip(*columns, strict=True)] or [""] * len(sources)
 
 
 def _test_names(tests: Sequence[str]) -> list[str]:

@@ -346,8 +346,10 @@ class Facts:
         self._tables = {table.key: table for table in tables}
         self._curves = {(curve.infrastructure, curve.mode, curve.wait): curve for curve in study.curves}
         self._results = {_row_key(row): row for row in self._rows("summary")}
-        self._batches = {(_row_key(row), row[3].number): row for row in self._rows("scaling")}
-        self._hosts = {(_row_key(row), row[3].number): row for row in self._rows("hosts")}
+        self._batches, self._hosts = (
+            {(_row_key(row), self._tables[key].value(row, "batch").number): row for row in self._rows(key)}
+            for key in ("scaling", "hosts")
+        )
 
     def _rows(self, key: str) -> tuple[tuple[Value, ...], ...]:
         table = self._tables.get(key)
@@ -417,7 +419,7 @@ class Facts:
     def hosts_row(self, curve: StudyCurve, batch: int) -> tuple[Value, ...] | None:
         """Return batch, hosts, hosts used, fewest and most sessions; None where hosts are not known."""
         row = self._hosts.get((_curve_key(curve), batch))
-        return None if row is None else row[3:]
+        return None if row is None else row[-5:]
 
     def _cell(self, key: str, row: tuple[Value, ...] | None, head: str) -> Value:
         return MISSING if row is None else self._tables[key].value(row, head)

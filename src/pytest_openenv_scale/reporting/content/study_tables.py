@@ -25,12 +25,13 @@ from . import wording
 from .cell_verdicts import reason_words
 from .searches import CUT_SHORT
 from .tables import (
-    CURVE_HEADS,
     MISSING,
     Table,
     Value,
     count_value,
     curve_cells,
+    curve_heads,
+    drop_order,
     factor_value,
     number_value,
     percent_value,
@@ -118,7 +119,7 @@ def summary_table(study: Study) -> Table:
     """Return the results of every curve, those that depend on the load at its max batch."""
     rows = [
         (
-            *curve_cells(curve),
+            *curve_cells(study, curve),
             _max_batch_value(curve),
             count_value(curve.cores),
             number_value(curve.verdict.max_batch_per_core),
@@ -145,7 +146,7 @@ def summary_table(study: Study) -> Table:
         notes.append("memory per open session and CPU per step of the server: slopes over the batches")
     if _has_open_end(study):
         notes.append(_OPEN_NOTE)
-    return _curve_table("summary", "Results", numbers, rows, notes)
+    return _curve_table(study, "summary", "Results", numbers, rows, notes)
 
 
 def _cost_value(cost: Cost | None) -> float | None:
@@ -170,6 +171,7 @@ def protocols_table(study: Study) -> Table:
         tuple(rows),
         frozenset({*PROTOCOL_RIGHT, *figures}),
         (*notes, *protocol_footnotes(comparison for _, comparison in compared)),
+        drop=drop_order(*reversed(figures), "winner", "wait", "ratio"),
     )
 
 
@@ -178,7 +180,7 @@ def latency_table(study: Study) -> Table:
     best_points = [(curve, best) for curve in study.curves if (best := curve.best) is not None]
     rows = [
         (
-            *curve_cells(curve),
+            *curve_cells(study, curve),
             count_value(best.batch),
             *(seconds_value(best.latency(phase, "p50")) for phase in ("connect", "reset", "step")),
             seconds_value(best.latency("total")),
@@ -186,7 +188,8 @@ def latency_table(study: Study) -> Table:
         for curve, best in best_points
     ]
     heads = ("batch", "connect p50", "reset p50", "step p50", "total p99")
-    return _curve_table("latency", "Latency at max batch", heads, rows, reading_notes(best for _, best in best_points))
+    notes = reading_notes(best for _, best in best_points)
+    return _curve_table(study, "latency", "Latency at max batch", heads, rows, notes)
 
 
 def scaling_table(study: Study) -> Table:
@@ -195,7 +198,7 @@ def scaling_table(study: Study) -> Table:
     steady = any(wording.is_steady(curve.curve.curve) for curve in study.curves)
     rows = [
         (
-            *curve_cells(curve),
+            *curve_cells(study, curve),
             count_value(point.batch),
             *((count_value(point.judged),) if steady else ()),
             percent_value(point.success),
@@ -216,7 +219,7 @@ def scaling_table(study: Study) -> Table:
     if any(cell.number is not None for row in rows for cell in row[-3:-1]):
         notes = (*notes, "server memory is its peak, server CPU all it used by the steps of the cell")
     heads = (*heads, "server memory", "server CPU per step")
-    return _curve_table("scaling", "Scaling", heads, rows, notes, ("behaviour",))
+    return _curve_table(study, "scaling", "Scaling", heads, rows, notes, ("behaviour",))
 
 
 def nodes_table(study: Study) -> Table:
@@ -246,10 +249,12 @@ def nodes_table(study: Study) -> Table:
     numbers = ("number", "sessions each", *factors)
     heads = ("target", "mode", "wait", "of", *numbers)
     right = frozenset({"wait", *numbers})
-    return Table("nodes", "Scaling over replicas and nodes", heads, tuple(rows), right, tuple(notes))
+    drop = drop_order(*reversed(factors[1:]), "sessions each", "wait", "mode", "of")
+    return Table("nodes", "Scaling over replicas and nodes", heads, tuple(rows), right, tuple(notes), drop=drop)
 
 
 def _curve_table(
+    study: Study,
     key: str,
     title: str,
     numbers: Sequence[str],
@@ -258,8 +263,11 @@ def _curve_table(
     texts: Sequence[str] = (),
 ) -> Table:
     """Return a table with a row per curve or batch: which curve, then numbers, then texts."""
-    heads = (*CURVE_HEADS, *numbers, *texts)
-    return Table(key, title, heads, tuple(rows), frozenset({"wait", *numbers}), tuple(notes) if rows else ())
+    heads = (*curve_heads(study), *numbers, *texts)
+    # Of a curve its first number, as max batch or batch, stays.
+    drop = drop_order(*reversed(numbers[1:]), *(head for head in ("arrival", "wait", *texts, "mode") if head in heads))
+    right = frozenset({"wait", *numbers})
+    return Table(key, title, heads, tuple(rows), right, tuple(notes) if rows else (), drop=drop)
 
 
 _MOST_FAILURES = 12
@@ -295,7 +303,7 @@ def errors_table(study: Study) -> Table:
                     *(Value(on_one_line(part or formatting.MISSING)) for part in kind),
                     count_value(group.sessions),
                     percent_value(group.sessions / failed),
-                    Value(_batch_range(group), group.smallest),
+                    Value(_batch_range(group), group.smallest if group.smallest == group.largest else None),
                     Value(on_one_line(group.message)[:_MESSAGE_CHARACTERS] or formatting.MISSING),
                 )
                 for kind, group in ranked[:_MOST_FAILURES]
@@ -308,7 +316,8 @@ def errors_table(study: Study) -> Table:
     right = frozenset({"sessions", "share", "batches"})
     if rows:
         notes.append("over all batches and repetitions; share is of the failures of an infrastructure and mode")
-    return Table("errors", "Errors by phase and kind", heads, tuple(rows), right, tuple(notes))
+    drop = drop_order("batches", "share", "phase", "mode", "code", "first message")
+    return Table("errors", "Errors by phase and kind", heads, tuple(rows), right, tuple(notes), drop=drop)
 
 
 def _failure_groups(summaries: Iterable[CellSummary]) -> dict[tuple[str | None, str | None, str | None], _FailureGroup]:
@@ -328,17 +337,16 @@ def _batch_range(group: _FailureGroup) -> str:
     return smallest if smallest == largest else f"{smallest} to {largest}"
 
 
-HOSTS_HEADS = (*CURVE_HEADS, "batch", "hosts", "hosts used", "fewest", "most")
-
-
 def hosts_table(study: Study) -> Table:
     """Return, for each batch on several hosts, the sessions of the host with the fewest and of that with the most."""
-    rows = [row for curve in study.curves for point in curve.points if (row := _host_row(curve, point)) is not None]
-    notes = ("sessions that succeeded, by host, in the least even repetition",) if rows else ()
-    return Table("hosts", "Sessions per host", HOSTS_HEADS, tuple(rows), frozenset({"wait", *HOSTS_HEADS[3:]}), notes)
+    points = [(curve, point) for curve in study.curves for point in curve.points]
+    rows = [row for curve, point in points if (row := _host_row(study, curve, point)) is not None]
+    heads = ("batch", "hosts", "hosts used", "fewest", "most")
+    notes = ("sessions that succeeded, by host, in the least even repetition",)
+    return _curve_table(study, "hosts", "Sessions per host", heads, rows, notes)
 
 
-def _host_row(curve: StudyCurve, point: BatchPoint) -> tuple[Value, ...] | None:
+def _host_row(study: Study, curve: StudyCurve, point: BatchPoint) -> tuple[Value, ...] | None:
     repetitions = [summary for summary in point.repetitions if summary.hosts_known and _host_count(summary) > 1]
     if not repetitions:
         return None
@@ -346,7 +354,7 @@ def _host_row(curve: StudyCurve, point: BatchPoint) -> tuple[Value, ...] | None:
     counts = _sessions_per_host(worst)
     used = len(worst.host_counts)
     return (
-        *curve_cells(curve),
+        *curve_cells(study, curve),
         *map(count_value, (point.batch, _host_count(worst), used, min(counts), max(counts))),
     )
 

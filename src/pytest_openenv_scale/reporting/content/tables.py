@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from pytest_openenv_scale.analysis.study import BatchPoint, StudyCurve
+from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.core import formatting
+from pytest_openenv_scale.core.loads import arrival_text
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
@@ -21,7 +22,7 @@ from .refusals import refusal_sentence
 from .searches import search_sentences
 from .server_cost import cost_sentence
 from .windows import check_windows, moment, unjudged_name, window_spans, windows_sentences
-from .wording import CHECK_MARKS, arrival_text, check_name, figure_text, visible_columns
+from .wording import CHECK_MARKS, check_name, figure_text, visible_columns
 
 _MESSAGE_CHARACTERS = 300
 """The most characters of a server's message that are shown."""
@@ -50,7 +51,7 @@ class Table:
     """A table in which nothing has been escaped; `notes` say how to read it.
 
     Heads are unique: `right` names the columns of numbers by them, `code` those of names and commands, `bold` those
-    that matter most.
+    that matter most. `drop` are those left out where there is no room, the first first, and how that names them.
     """
 
     key: str
@@ -61,6 +62,7 @@ class Table:
     notes: tuple[str, ...] = ()
     code: frozenset[str] = frozenset()
     bold: frozenset[str] = frozenset()
+    drop: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __bool__(self) -> bool:
         return bool(self.rows)
@@ -95,6 +97,11 @@ def text_table(
     cells = tuple(tuple(map(Value, row)) for row in rows)
     numbers, names, strong = (frozenset(filter(None, columns.split("|"))) for columns in (right, code, bold))
     return Table(key, title, tuple(heads.split("|")), cells, numbers, code=names, bold=strong)
+
+
+def drop_order(*heads: str) -> Mapping[str, str]:
+    """Return the columns that may be left out of a table, the first first, which go by their heads."""
+    return {head: head for head in heads}
 
 
 VERDICT_HEADS = "test|target|mode|wait|max batch|per core|verdict|because"
@@ -227,6 +234,9 @@ _OF_WINDOW: Sequence[_WindowFigure] = (
 )
 """The figures of a window; those that no window of a cell has are left out."""
 
+_WINDOW_DROP = ("descriptors", "threads", "begun", "cores", "sessions/s", "memory", "least open", "step p50/p99")
+"""Those that are left out where there is no room, the first first."""
+
 
 def windows_tables(curve: StudyCurve) -> list[Table]:
     """Return the windows of the batches on either side of max batch, a table each, in their worst repetition."""
@@ -267,7 +277,8 @@ def _windows_table(title: str, windows: Sequence[Window], figures: Sequence[_Win
         for name, window in ends
     ]
     heads = ("seconds", *(head for head, _ in known))
-    return Table("windows", title, heads, tuple(rows), frozenset(heads), tuple(notes))
+    drop = drop_order(*(head for head in _WINDOW_DROP if head in heads))
+    return Table("windows", title, heads, tuple(rows), frozenset(heads), tuple(notes), drop=drop)
 
 
 def failures_table(view: CurveView) -> Table:
@@ -307,12 +318,17 @@ def environment_table(fingerprint: Mapping[str, Any]) -> Table:
 def batches_table(
     view: CurveView, rows: Sequence[BatchPoint], verdict_head: str, verdict: Callable[[BatchPoint], str]
 ) -> Table:
-    """Return the figures of every batch of a curve worth showing; under `verdict_head` stands what became of it."""
+    """Return the figures of every batch of a curve worth showing; beside it stands what became of it."""
     columns = visible_columns(view, rows) if rows else []
-    heads = [column.heading for column in columns]
+    batch, *heads = [column.heading for column in columns] or [""]
     figures = zip(*(column.texts(rows) for column in columns), strict=True)
-    texts = [[*map(str.strip, cells), verdict(row)] for row, cells in zip(rows, figures, strict=True)]
-    return text_table("batches", "Batches", "|".join([*heads, verdict_head]), texts, right="|".join(heads))
+    cells = [[*map(str.strip, texts)] for texts in figures]
+    texts = [[first, verdict(row), *others] for row, (first, *others) in zip(rows, cells, strict=True)]
+    table = text_table(
+        "batches", "Batches", "|".join([batch, verdict_head, *heads]), texts, right="|".join([batch, *heads])
+    )
+    droppable = sorted(columns[1:], key=lambda column: -column.drop)
+    return replace(table, drop={column.heading: column.name for column in droppable})
 
 
 def check_figures_table(result: CheckResult) -> Table:
@@ -499,12 +515,20 @@ def wait_text(wait: float | None) -> str:
     return formatting.MISSING if wait is None else f"{format_number(wait)} s"
 
 
-def curve_cells(curve: StudyCurve) -> tuple[Value, Value, Value]:
-    """Return the cells under `CURVE_HEADS`: which curve a row is of."""
-    return Value(curve.infrastructure), Value(curve.mode), Value(wait_text(curve.wait), curve.wait)
+def curve_cells(study: Study, curve: StudyCurve) -> tuple[Value, ...]:
+    """Return the cells under `curve_heads`: which curve a row is of."""
+    load = ", ".join(wording.arrival_words(curve.curve.curve)) or formatting.MISSING
+    arrival = (Value(load),) if len(curve_heads(study)) > len(CURVE_HEADS) else ()
+    return Value(curve.infrastructure), Value(curve.mode), Value(wait_text(curve.wait), curve.wait), *arrival
 
 
 CURVE_HEADS = ("infrastructure", "mode", "wait")
+
+
+def curve_heads(study: Study) -> tuple[str, ...]:
+    """Return what says which curve a row is of; arrival and think time where a curve has others than a held batch."""
+    has_arrivals = any(wording.arrival_words(curve.curve.curve) for curve in study.curves)
+    return (*CURVE_HEADS, *(("arrival",) if has_arrivals else ()))
 
 
 def reading_notes(points: Iterable[BatchPoint | None]) -> tuple[str, ...]:

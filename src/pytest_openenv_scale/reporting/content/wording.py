@@ -11,6 +11,7 @@ from pytest_openenv_scale.analysis.study import BatchPoint, StudyCurve, batch_po
 from pytest_openenv_scale.config.limits import LIMITS
 from pytest_openenv_scale.config.plan import Cell, Curve
 from pytest_openenv_scale.core import formatting
+from pytest_openenv_scale.core.loads import arrival_text, think_text
 from pytest_openenv_scale.core.parsing import format_number, parse_arrival
 from pytest_openenv_scale.core.text import end_of_log, on_one_line, without_escapes
 from pytest_openenv_scale.metrics.certainty import Interval
@@ -213,29 +214,19 @@ OUTCOME_MARKS = {Outcome.MET: "✓", Outcome.MISSED: "✗", Outcome.INCONCLUSIVE
 OUTCOME_COLOURS = {Outcome.MET: "green", Outcome.MISSED: "red", Outcome.INCONCLUSIVE: "yellow"}
 
 
-def arrival_text(arrival: str) -> str:
-    """Return an arrival as people read it: "hold", "rate=50 for 60 s", "steady 60 s, ramp 10 s"."""
-    parsed = parse_arrival(arrival)
-    if parsed.seconds is None:
-        return arrival
-    lasting = f"{format_number(parsed.seconds)} s"
-    text = f"steady {lasting}" if parsed.rate is None else f"rate={format_number(parsed.rate)} for {lasting}"
-    return f"{text}, ramp {format_number(parsed.ramp)} s" if parsed.ramp else text
+def load_words(curve: Curve) -> list[str]:
+    """Return what a curve asks for but for its batches: ["ws", "wait 1 s", "think 2 s", "steady 60 s"].
+
+    An arrival that holds the batch is every curve's unless it says otherwise.
+    """
+    wait = [] if curve.wait is None else [f"wait {format_number(curve.wait)} s"]
+    return [curve.mode, *wait, *arrival_words(curve)]
 
 
-def think_text(think: str) -> str:
-    """Return a think time as people read it: "think 2 s", "think 1 to 3 s", "think exponential 2 s"."""
-    kind, separator, arguments = think.partition("=")
-    first, _, second = arguments.partition(".." if kind == "uniform" else ",")
-    match kind:
-        case "uniform":
-            return f"think {first} to {second} s"
-        case "lognormal":
-            return f"think lognormal {first} s, σ {second}"
-        case "samples":
-            return f"think one of {arguments.partition(' ')[0]} samples"
-        case _:
-            return f"think {kind} {first} s" if separator else f"think {kind} s"
+def arrival_words(curve: Curve) -> list[str]:
+    """Return think time and arrival of a curve: ["think 2 s", "steady 60 s"]; nothing of one that holds its batch."""
+    think = [think_text(curve.think)] if curve.think else []
+    return think + ([] if curve.arrival == "hold" else [arrival_text(curve.arrival)])
 
 
 def curve_facts(record: SweepRecord, curve: Curve) -> str:

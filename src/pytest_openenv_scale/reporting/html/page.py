@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
@@ -12,20 +11,23 @@ from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve, study_of
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.text import on_one_line, without_escapes
-from pytest_openenv_scale.reporting.content import tables, verdicts, wording
+from pytest_openenv_scale.reporting.content import tables, wording
 from pytest_openenv_scale.reporting.content.findings import TOPICS, findings
-from pytest_openenv_scale.reporting.content.refusals import refusal_words
+from pytest_openenv_scale.reporting.content.headlines import (
+    STATE_MARKS,
+    WORST_FIRST,
+    curve_state,
+    page_headline,
+    reason_with_refusal,
+    study_state,
+)
 from pytest_openenv_scale.reporting.content.study_tables import study_tables
 from pytest_openenv_scale.reporting.content.wording import run_problems
 from pytest_openenv_scale.reporting.figures import FiguresError, FigureSvg, figure_svgs
-from pytest_openenv_scale.reporting.figures.content import panel_of, series_styles
-from pytest_openenv_scale.results.outcome import (
-    CheckOutcome,
-    CheckRecord,
-    Outcome,
-    combine_outcomes,
-    combine_with_checks,
-)
+from pytest_openenv_scale.reporting.figures.content import series_styles
+from pytest_openenv_scale.results.outcome import CheckRecord
+
+from .columns import WIDTHS, fit_columns
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -48,16 +50,15 @@ def report_html(source: Run | Study, *, figures: Mapping[str, FigureSvg] | None 
     sentences = findings(study, all_tables)
     curves = [(f"curve-{number}", curve) for number, curve in enumerate(study.curves, start=1)]
     checks = sorted((check for run in study.runs for check in run.checks), key=_check_severity)
-    outcomes = [curve.verdict.outcome for curve in study.curves]
-    outcome = combine_outcomes(outcomes) if outcomes else None
+    states = [curve_state(curve.verdict) for curve in study.curves]
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             study=study,
-            headline=_page_headline(study, checks),
-            outcome=combine_with_checks(outcome, checks),
-            counts=[(outcome, outcomes.count(outcome)) for outcome in _WORST_FIRST if outcome in outcomes],
+            headline=page_headline(study, checks),
+            state=study_state(study, checks),
+            counts=[(state, states.count(state)) for state in WORST_FIRST if state in states],
             problems=list(_page_problems(study.runs)),
             curves=curves,
             tests=_by_test(study, curves),
@@ -91,13 +92,18 @@ def _environment() -> Environment:
     )
     cast("dict[str, Any]", environment.globals).update(
         zip=partial(zip, strict=True),
+        fit_columns=fit_columns,
+        fitted_widths=WIDTHS,
         wording=wording,
         content=tables,
         join_command=shlex.join,
         number=formatting.number,
+        with_units_kept=formatting.with_units_kept,
         one_line=on_one_line,
-        load=panel_of,
-        reason=_reason_with_refusal,
+        load=_load,
+        reason=reason_with_refusal,
+        state_of=curve_state,
+        state_marks=STATE_MARKS,
         batch_verdict=_batch_verdict,
         period=_period,
     )
@@ -112,72 +118,22 @@ def _printable(value: Any) -> Any:
 _AnchoredCurve = tuple[str, StudyCurve]
 """A curve after the anchor of its section."""
 
-_WORST_FIRST = (Outcome.MISSED, Outcome.INCONCLUSIVE, Outcome.MET)
-
 
 def _check_severity(check: CheckRecord) -> int:
-    return [*map(str, _WORST_FIRST), "skipped"].index(check.result.outcome)
-
-
-def checks_headline(checks: Sequence[CheckRecord]) -> str:
-    """Return how the checks came out in a few words: "2 of 12 checks missed", "all 12 checks met, 1 skipped"."""
-    counts = Counter(check.result.outcome for check in checks)
-    asked_count = len(checks) - counts[CheckOutcome.SKIPPED]
-    skipped = f", {counts[CheckOutcome.SKIPPED]} skipped" if counts[CheckOutcome.SKIPPED] else ""
-    for outcome in (CheckOutcome.MISSED, CheckOutcome.INCONCLUSIVE):
-        if counts[outcome]:
-            return f"{counts[outcome]} of {asked_count} checks {outcome}{skipped}"
-    return f"all {asked_count} checks met{skipped}" if asked_count else "every check was skipped"
-
-
-def _page_headline(study: Study, checks: Sequence[CheckRecord]) -> str:
-    """Return the answer in one line, of curves and of checks where there are any."""
-    parts = [study_headline(study)] if study.curves or not checks else []
-    text = "; ".join([*parts, *([checks_headline(checks)] if checks else [])])
-    return text[:1].upper() + text[1:]
+    return [*WORST_FIRST, "skipped"].index(check.result.outcome)
 
 
 def _by_test(study: Study, curves: Sequence[_AnchoredCurve]) -> list[tuple[str, list[_AnchoredCurve]]]:
     """Return the curves by test: what misses its limits stands on top, among tests and among their curves."""
 
     def severity(anchored: _AnchoredCurve) -> int:
-        return _WORST_FIRST.index(anchored[1].verdict.outcome)
+        return WORST_FIRST.index(curve_state(anchored[1].verdict))
 
     curves_by_test: dict[str, list[_AnchoredCurve]] = {view.test: [] for view in study.sweeps}
     for anchored in sorted(curves, key=severity):
         curves_by_test[anchored[1].sweep.test].append(anchored)
     groups = [(test, group) for test, group in curves_by_test.items() if group]
     return sorted(groups, key=lambda group: severity(group[1][0]))
-
-
-def study_headline(study: Study) -> str:
-    """Return the answer in one line: how the curves came out, or what the only one said."""
-    curves = study.curves
-    if not any(curve.curve.summaries for curve in curves):
-        return "Nothing was measured"
-    if len(curves) == 1:
-        outcome = curves[0].verdict.outcome
-        return f"{outcome.capitalize()}: {_headline_reason(curves[0])}"
-    missed, doubtful, met = (
-        sum(curve.verdict.outcome is outcome for curve in curves)
-        for outcome in (Outcome.MISSED, Outcome.INCONCLUSIVE, Outcome.MET)
-    )
-    has_limits = any(curve.verdict.slo.limits for curve in curves)
-    what = "what was asked" if has_limits else "any batch"
-    verbs = ("meets", "meet", "misses", "miss") if has_limits else ("holds", "hold", "does not hold", "do not hold")
-    if missed:
-        inconclusive = f", {doubtful:,} inconclusive" if doubtful else ""
-        return f"{_curves_phrase(missed, len(curves), *verbs[2:])} {what}{inconclusive}"
-    if doubtful:
-        return f"{_curves_phrase(doubtful, len(curves), 'is', 'are')} inconclusive"
-    return f"All {met:,} curves meet what was asked" if has_limits else f"{met:,} curves measured, no limit asked for"
-
-
-def _curves_phrase(count: int, total: int, singular: str, plural: str) -> str:
-    """Return "1 of 5 curves misses", "2 of 5 curves miss" or "All 5 curves miss"."""
-    if count == total:
-        return f"All {count:,} curves {plural}"
-    return f"{count:,} of {total:,} curves {singular if count == 1 else plural}"
 
 
 def _page_problems(runs: Sequence[Run]) -> Iterable[str]:
@@ -188,18 +144,12 @@ def _page_problems(runs: Sequence[Run]) -> Iterable[str]:
         yield from (f"{name}{problem}" for problem in run_problems(run))
 
 
-def _headline_reason(curve: StudyCurve) -> str:
-    return on_one_line(verdicts.verdict_reason(curve.curve))
-
-
-def _reason_with_refusal(curve: StudyCurve) -> str:
-    """Return the reason of a verdict and, where limits are missed, what refused the sessions."""
-    refused = curve.verdict.refused if curve.verdict.outcome is Outcome.MISSED else ()
-    return "; ".join([_headline_reason(curve), *(on_one_line(refusal_words(refusal)[0]) for refusal in refused[:1])])
-
-
 def _batch_verdict(row: BatchPoint) -> str:
-    return f"{wording.batch_mark(row)} {wording.batch_remark(row)}".rstrip()
+    return formatting.with_units_kept(f"{wording.batch_mark(row)} {wording.batch_remark(row)}".rstrip())
+
+
+def _load(curve: StudyCurve) -> str:
+    return " · ".join(wording.load_words(curve.curve.curve))
 
 
 def _period(runs: Sequence[Run]) -> str:

@@ -105,7 +105,7 @@ def curve_section(curve: StudyCurve) -> str:
     view, record, rows = curve.curve, curve.sweep.record, probe_points(curve.curve)
     lines = [f"## {escape(wording.curve_heading(curve))}", "", inline_code(on_one_line(record.test)), ""]
     lines += [f"**{wording.OUTCOME_MARKS[view.verdict.outcome]} {escape(verdicts.headline(view))}**", ""]
-    lines += table_lines(batches_table(view, rows, "", partial(_batch_remark, view)))
+    lines += table_lines(batches_table(view, rows, "verdict", partial(_batch_remark, view)))
     lines += [*(f"- {escape(sentence)}" for sentence in curve_remarks(view, rows)), ""]
     for windows in windows_tables(curve):
         lines += table_section(windows, f"{escape(windows.title)}:")

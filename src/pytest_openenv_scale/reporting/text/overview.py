@@ -26,7 +26,7 @@ from pytest_openenv_scale.reporting.content.study_tables import (
     study_facts,
     summary_table,
 )
-from pytest_openenv_scale.reporting.content.tables import Table, verdicts_table, wait_text
+from pytest_openenv_scale.reporting.content.tables import Table, verdicts_table
 from pytest_openenv_scale.reporting.content.wording import run_problems, run_tally
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import SweepView
@@ -116,7 +116,7 @@ def study_lines(study: Study, *, width: int = DEFAULT_WIDTH, encoding: str | Non
     for curve in study.curves:
         outcome = curve.verdict.outcome
         reason = on_one_line(verdicts.verdict_reason(curve.curve))
-        facts = f"{curve.infrastructure} · {curve.mode} · wait {wait_text(curve.wait)}"
+        facts = " · ".join([curve.infrastructure, *wording.load_words(curve.curve.curve)])
         page.add_sentence(
             f"{wording.OUTCOME_MARKS[outcome]} {outcome} · {facts}: {reason}",
             hang=4,
