@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from .cli import COMMANDS
 from .cli.console import PROGRAM, USAGE_ERROR, print_error, stop_printing
@@ -22,21 +22,13 @@ class _Parser(argparse.ArgumentParser):
         self.exit(self.usage_error, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
-class _CommandParser(_Parser):
-    """Says so in the name of its command, too, where it does not know an argument."""
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        known, unknown = super().parse_known_args(args, namespace)
-        if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
-        return known, unknown
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 2 where the input is wrong; the others are the command's own."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     own = words.index("--") if words[:1] == ["run"] and "--" in words else len(words)
-    options = _parser().parse_args(words[:own], argparse.Namespace(passed_on=words[own + 1 :]))
+    options, unknown = _parser().parse_known_args(words[:own], argparse.Namespace(passed_on=words[own + 1 :]))
+    if unknown:
+        options.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         code: int = options.run(options)
         sys.stdout.flush()
@@ -53,12 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=PROGRAM, description="How many sessions does an OpenEnv environment server hold at once?")
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {version('pytest-openenv-scale')}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_CommandParser)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.help, description=command.run.__doc__)
         subparser.usage_error = command.usage_error
         command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run, command=name)
+        subparser.set_defaults(run=command.run, command=name, parser=subparser)
     return parser
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from typing import Any
 
 from pytest_openenv_scale.config.options import OPTIONS
 
@@ -25,7 +26,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     for option in OPTIONS:
         parser.add_argument(f"--{option.name}", **option.form)
-        parser.add_argument(option.flag, **{**option.form, "help": argparse.SUPPRESS})
+        hidden: dict[str, Any] = {**option.form, "help": argparse.SUPPRESS}
+        parser.add_argument(option.flag, **hidden)
 
 
 def run(arguments: argparse.Namespace) -> int:
