@@ -29,6 +29,9 @@ INI = """
 asyncio_default_fixture_loop_scope = function
 filterwarnings = error
 addopts = -p no:hypothesispytest -p no:anyio --strict-markers
+markers =
+    capacity
+    churn
 """
 
 

@@ -143,5 +143,6 @@ def test_a_limit_on_the_wait_of_an_environment_without_one_is_an_error(inner, go
 def test_markers_and_fixtures_are_listed_with_their_signatures(inner):
     markers = inner.run("--markers")
     markers.stdout.fnmatch_lines(["@pytest.mark.scaling(batches, waits, *", "@pytest.mark.slo(max_batch, success, *"])
+    assert "isolation" not in markers.stdout.str()
     fixtures = inner.run("--fixtures")
     fixtures.stdout.fnmatch_lines_random(["scaling -- *", "openenv_target [[]session scope[]]*"])

@@ -192,7 +192,10 @@ def test_the_rerun_command_finds_the_test_from_another_folder_and_in_an_installe
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(inner.path / "below")
         inner.run("..", *full).stdout.fnmatch_lines(["*rerun: pytest ../test_it.py::test_scale --openenv-target *"])
-    suite = inner.run("--pyargs", "pytest_openenv_scale.suite", "-m", "scaling", "--openenv-slo", "max_batch>=2", *full)
+    suite = inner.run(
+        *("--pyargs", "pytest_openenv_scale.suite", "--strict-markers", "-m", "scaling"),
+        *("--openenv-slo", "max_batch>=2", *full),
+    )
     suite.stdout.fnmatch_lines(["*rerun: pytest --pyargs pytest_openenv_scale.suite.test_scaling::test_scaling *"])
     # Run, it is the same test to whoever compares the two runs.
     (rerun,) = {line.strip() for line in suite.outlines if "rerun: pytest" in line}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from pytest_openenv_scale import suite
 from pytest_openenv_scale.config.limits import LIMITS, Limit, Slo
 from pytest_openenv_scale.config.settings import ScalingMark, Steps
 from pytest_openenv_scale.config.workload import ActionSource
 from pytest_openenv_scale.core.parsing import Arrival, parse_arrival
+from pytest_openenv_scale.plugin.check import SUITE_MARKS
 from pytest_openenv_scale.plugin.collection import check_slos_apply, scaling_mark, slo_marks
 from pytest_openenv_scale.plugin.marks import ARGUMENTS, MarkError, marker_lines, scaling, slo
 
@@ -54,10 +57,10 @@ def test_the_signature_of_scaling_is_what_a_mark_may_write():
     ]
 
 
-def test_both_signatures_are_shown_by_pytest_markers():
+def test_pytest_markers_shows_both_signatures_and_no_other_mark():
     lines = marker_lines()
-    assert [line.partition("(")[0] for line in lines[:2]] == ["scaling", "slo"]
-    for line in lines[:2]:
+    assert [line.partition("(")[0] for line in lines] == ["scaling", "slo"]
+    for line in lines:
         arguments, _, sentence = line.partition("): ")
         assert ":" not in arguments
         assert sentence[0].islower()
@@ -65,12 +68,10 @@ def test_both_signatures_are_shown_by_pytest_markers():
     assert "total_p50" in lines[1]
 
 
-def test_every_subject_of_the_suite_has_a_mark_with_a_sentence():
-    subjects = [line.partition(": ") for line in marker_lines()[2:]]
-    assert [name for name, _, _ in subjects] == [
-        *("isolation", "capacity", "responsiveness", "churn", "protocol", "determinism", "endurance", "fairness")
-    ]
-    assert all(sentence[0].islower() and sentence.endswith(".") for _, _, sentence in subjects)
+def test_every_module_of_the_suite_has_a_mark_with_a_sentence():
+    modules = {path.stem.removeprefix("test_") for path in Path(suite.__file__).parent.glob("test_*.py")}
+    assert {*SUITE_MARKS, "scaling"} == modules
+    assert all(sentence[0].islower() and not sentence.endswith(".") for sentence in SUITE_MARKS.values())
 
 
 def test_a_bare_mark_writes_nothing():

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from inspect import isawaitable
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NoReturn, cast
 
 import pytest
@@ -23,7 +24,6 @@ from pytest_openenv_scale.results.outcome import (
 
 from .collection import rerun_command, test_name
 from .finish import WIDTH, InconclusiveWarning
-from .marks import SUITE_MARKS
 from .target import target_of
 
 if TYPE_CHECKING:
@@ -31,6 +31,20 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.checks.subject import Subject
 
     from .invocation import Invocation
+
+SUITE_MARKS: Mapping[str, str] = MappingProxyType(
+    {
+        "isolation": "sessions never see each other's state",
+        "capacity": "a server at its limit refuses clearly, and slots become free again",
+        "responsiveness": "a step does not block the other sessions",
+        "churn": "sessions that come and go, well or badly, leave nothing behind",
+        "protocol": "messages that no client should send get an error or a documented close",
+        "determinism": "the same seed and actions give the same observations, alone and among others",
+        "endurance": "nothing drifts while sessions go on (--openenv-soak)",
+        "fairness": "no session is served much slower than the others",
+    }
+)
+"""The marks of the ready-made suite besides `scaling`, one per subject, with what its tests show."""
 
 
 @dataclass(frozen=True)

@@ -23,20 +23,6 @@ DECLARATION: pytest.StashKey[Declaration] = pytest.StashKey()
 
 Number = int | float | str
 
-SUITE_MARKS: Mapping[str, str] = MappingProxyType(
-    {
-        "isolation": "sessions never see each other's state",
-        "capacity": "past its limit a server says so, and slots come back",
-        "responsiveness": "a step does not stop the other sessions",
-        "churn": "sessions that come and go, well or badly, leave nothing behind",
-        "protocol": "what no client should send gets an error or a documented close",
-        "determinism": "the same seed and actions give the same observations, alone and among others",
-        "endurance": "nothing drifts while sessions go on (--openenv-soak)",
-        "fairness": "no session starves",
-    }
-)
-"""The marks of the ready-made suite besides `scaling`, one per subject, with what its tests show."""
-
 
 class MarkError(ValueError):
     """A mark that is wrong: one line that names the mark, what was wrong and what to write instead."""
@@ -142,7 +128,6 @@ def marker_lines() -> tuple[str, ...]:
         sentence = inspect.cleandoc(mark.__doc__ or "").partition("\n")[0]
         arguments = ", ".join(ARGUMENTS[mark.__name__])
         lines.append(f"{mark.__name__}({arguments}): {sentence[:1].lower()}{sentence[1:]}")
-    lines += [f"{name}: {sentence}." for name, sentence in SUITE_MARKS.items()]
     return tuple(lines)
 
 

@@ -1,13 +1,21 @@
-"""The order of the suite: tests that may leave a server unusable run last, so that they spoil no other result."""
+"""The marks of the suite, and its order: tests that may leave a server unusable run last, so they spoil no result."""
 
 from pathlib import Path
 
 import pytest
 
+from pytest_openenv_scale.plugin.check import SUITE_MARKS
+
 SUITE_DIRECTORY = Path(__file__).parent
 
 LAST_MODULES = ("test_capacity.py", "test_protocol.py", "test_churn.py")
 """Modules whose checks can leave a bad server full, dead or both, the worst last."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks of the suite, where it runs and nowhere else."""
+    for name, sentence in SUITE_MARKS.items():
+        config.addinivalue_line("markers", f"{name}: {sentence}.")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
