@@ -18,6 +18,7 @@ import pytest_openenv_scale.reporting.markdown.run
 import pytest_openenv_scale.reporting.text.overview
 import pytest_openenv_scale.targets.local.target
 import pytest_openenv_scale.targets.url  # noqa: F401
+from report_schema import check_reports_below
 
 ROOT = Path(__file__).parents[2]
 INI = """
@@ -98,7 +99,9 @@ def bytecode(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path_factory, bytecode: Path) -> Inner:
+def inner(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path_factory, bytecode: Path
+) -> Iterator[Inner]:
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(bytecode))
     for name in ("CI", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "MAX_CONCURRENT_ENVS", "WORKERS"):
@@ -108,7 +111,8 @@ def inner(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path_f
     temporary = tmp_path_factory.mktemp("temporary")
     monkeypatch.setenv("TMPDIR", str(temporary))
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
-    return Inner(pytester)
+    yield Inner(pytester)
+    check_reports_below(pytester.path)
 
 
 SWEEP = """

@@ -37,7 +37,7 @@ from .content.refusals import refusal_words
 
 FORMAT = 1
 
-_FIELDS_ABOVE = ("run_id", "sweep_id", "cell", "limits", "hardware", "cores", "hosts_available")
+FIELDS_ABOVE = ("run_id", "sweep_id", "cell", "limits", "hardware", "cores", "hosts_available")
 """Fields of a summary that are left out, as the sweep, curve or cell around it holds them."""
 
 
@@ -218,7 +218,7 @@ def _certainty_document(view: CurveView, row: BatchPoint) -> dict[str, Any]:
 
 
 def _repetition_document(summary: CellSummary, *, of_batch: bool = False) -> dict[str, Any]:
-    fields = {name: value for name, value in summary.to_json().items() if name not in _FIELDS_ABOVE}
+    fields = {name: value for name, value in summary.to_json().items() if name not in FIELDS_ABOVE}
     # Their intervals are in the cell's certainty, which is that of all its repetitions.
     fields["phases"] = {
         phase: {name: value for name, value in stats.items() if name != "intervals"}
