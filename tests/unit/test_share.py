@@ -189,8 +189,9 @@ async def test_several_processes_share_one_poisson_stream():
 async def test_progress_is_told_while_sessions_are_open():
     async def script(peer: Peer) -> None:
         await peer.accept()
-        await peer.asked()
-        peer.say(observation())
+        for _ in range(2):
+            await peer.asked()
+            peer.say(observation())
         await peer.asked()
         await asyncio.sleep(0.8)
         peer.say(observation())
@@ -198,8 +199,9 @@ async def test_progress_is_told_while_sessions_are_open():
         await peer.part()
 
     async with scripted(script) as server:
-        _, progress = await play_share(order(server.url, batch=5))
-    assert (progress[0].open, progress[0].finished, progress[0].failed) == (5, 0, 0)
+        _, progress = await play_share(order(server.url, batch=5, steps=2))
+    first = progress[0]
+    assert (first.open, first.finished, first.failed, first.steps) == (5, 0, 0, 5)
 
 
 async def test_a_function_says_something_else_in_every_session_and_step(tmp_path, monkeypatch):

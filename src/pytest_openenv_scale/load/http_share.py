@@ -62,6 +62,8 @@ class HttpWorkerShare:
         self._released = False
         self.open = 0
         """How many sessions are open."""
+        self.steps_of_open = 0
+        """How many steps those have taken."""
         self._changed = asyncio.Event()
         self._lags = AnswerLags()
         check_headers(self._request.headers)
@@ -170,6 +172,7 @@ class HttpWorkerShare:
             await self._run_steps(session, bodies, think)
         await session.close()
         self.open -= 1
+        self.steps_of_open -= len(record.steps)
         self._on_end(record, think)
 
     async def _hold(self) -> None:
@@ -191,6 +194,7 @@ class HttpWorkerShare:
             if body is None:
                 break
             reply = await session.step(body, self._step_timeout)
+            self.steps_of_open += reply is not None
             if reply is None or (reply.done and self._request.until_done):
                 break
         record.finished_steps = record.success = record.error is None

@@ -146,7 +146,7 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class ShareProgress:
-    """Process to parent, twice a second: how many sessions are open, finished, and failed.
+    """Process to parent, twice a second: how many sessions are open, finished, and failed, and their steps so far.
 
     Those the client could not start are not among the `failed`, but among the `finished`.
     """
@@ -154,6 +154,7 @@ class ShareProgress:
     open: int
     finished: int
     failed: int
+    steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.parsing import parse_arrival
 from pytest_openenv_scale.core.text import Secrets, redact_text
 from pytest_openenv_scale.results.cell import ClientFinding, SessionRow
+from pytest_openenv_scale.results.progress import LoadProgress
 
 from .client_health import ClientStats, ResourceNeeds, check_answer_lags, check_pace, check_resources, choose_processes
 from .client_resources import loopback_source
@@ -54,17 +55,6 @@ OnRows = Callable[[Sequence[SessionRow], Mapping[int, AnsweredError]], None]
 
 class LoadError(ScaleError):
     """No session could be started: the workload or the URL cannot be used; one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class LoadProgress:
-    """How far a repetition is: sessions asked for, open, finished and failed among those; seconds since its start."""
-
-    asked: int
-    open: int
-    finished: int
-    failed: int
-    elapsed_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -385,6 +375,7 @@ class _CellRun:
                     sum(item.finished for item in shares),
                     sum(item.failed for item in shares),
                     time.perf_counter() - self._started,
+                    sum(item.steps for item in shares),
                 )
             )
 

@@ -75,6 +75,7 @@ class WorkerShare:
         self._held_sessions: deque[WebSocketSession] = deque()
         self._not_ready_count = len(self._numbers)
         self._connecting_count = self._finished_count = self._failed_count = self._rows_sent = 0
+        self._steps_of_ended = 0
         self._admit_timer: asyncio.TimerHandle | None = None
         self._block_sent_at = 0.0
         self._lags = array("d")
@@ -389,6 +390,7 @@ class WorkerShare:
         """Count a session that ended, and return whether another one is the first now that is due."""
         self._finished_count += 1
         self._failed_count += record.error is not None and record.error[1] != "client_limit"
+        self._steps_of_ended += len(record.steps)
         return self._arrivals.session_ended(record, think)
 
     def _end_when_over(self) -> None:
@@ -492,8 +494,14 @@ class WorkerShare:
                     self._send_block()
 
     def _progress(self) -> ShareProgress:
-        playing = len(self._live) - self._connecting_count if self._http is None else self._http.open
-        return ShareProgress(playing, self._finished_count, self._failed_count)
+        steps = self._steps_of_ended
+        if self._http is None:
+            playing = len(self._live) - self._connecting_count
+            if self._cell.steps > 1:  # Of sessions that are open: one that has taken its only step ends at once.
+                steps += sum(len(session.record.steps) for session in self._live)
+        else:
+            playing, steps = self._http.open, steps + self._http.steps_of_open
+        return ShareProgress(playing, self._finished_count, self._failed_count, steps)
 
 
 def _quantile(ordered: Sequence[float], share: float) -> float | None:

@@ -19,12 +19,13 @@ from pytest_openenv_scale.config.think import ThinkTime
 from pytest_openenv_scale.core.endpoint import Endpoint, ServerSample
 from pytest_openenv_scale.core.parsing import Arrival
 from pytest_openenv_scale.load.ipc import CellRequest
-from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator, LoadProgress
+from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator
 from pytest_openenv_scale.metrics.drift import WARM_UP_SHARE
 from pytest_openenv_scale.metrics.errors import TableRows
 from pytest_openenv_scale.metrics.windows import Window, windows_of
 from pytest_openenv_scale.results.cell import CellMeta, SessionRow
 from pytest_openenv_scale.results.parts import rows_to_table
+from pytest_openenv_scale.results.progress import LoadProgress
 
 _LONGEST_WAIT_S = 0.02
 """The wait of a step, at most, in seconds: shorter waits make for more steps."""
