@@ -27,7 +27,19 @@ def pytest_unconfigure(config):
     role = "worker" if hasattr(config, "workerinput") else "main"
     Path(f"{role}.modules").write_text(" ".join(sys.modules))
 """
-HEAVY = ("aiohttp", "pyarrow", "pandas", "plotnine", "psutil", "starlette", "hypercorn", "uvicorn", "uvloop", "yaml")
+HEAVY = (
+    "aiohttp",
+    "pyarrow",
+    "pandas",
+    "plotnine",
+    "psutil",
+    "starlette",
+    "hypercorn",
+    "uvicorn",
+    "uvloop",
+    "yaml",
+    "rich",
+)
 
 
 @pytest.mark.parametrize("options", [(), ("openenv_target = local,server=uvicorn", "openenv_batches = 1")])

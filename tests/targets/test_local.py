@@ -23,7 +23,7 @@ from pytest_openenv_scale.client.session import open_session
 from pytest_openenv_scale.core.endpoint import Endpoint, ExitStatus
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.target_spec import parse_target
-from pytest_openenv_scale.targets import open_target
+from pytest_openenv_scale.targets import TargetContext, open_in_context, open_target
 
 SERVERS = ("hypercorn", "uvicorn")
 
@@ -229,14 +229,14 @@ def test_an_app_that_never_answers_is_given_up_at_the_deadline(root: Path, golde
 
 @pytest.mark.real
 def test_a_module_that_takes_its_time_is_waited_for_and_said(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytest_openenv_scale.targets.common.readiness._REPORT_S", 0.05)
     monkeypatch.setattr("pytest_openenv_scale.targets.common.readiness.START_S", 0.01)
     (root / "slow.py").write_text("import time\ntime.sleep(2)\nfrom apps import app\n")
     lines: list[str] = []
-    with serve("local:slow:app", root, timeout_s=60.0, show_progress=lines.append):
+    context = TargetContext(root, timeout_s=60.0, show_status=lines.append)
+    with open_in_context(parse_target("local:slow:app"), context):
         pass
     assert lines
-    assert all(line.startswith("local:slow:app: starting: process alive, log ") for line in lines)
+    assert all(line.startswith("process alive, log ") for line in lines)
     assert lines[0].endswith(" s of 60 s")
 
 

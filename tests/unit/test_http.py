@@ -278,15 +278,20 @@ async def test_a_silent_server_is_given_up_on_time(phase):
     assert 0.3 <= time.perf_counter() - began < 1.5
 
 
-async def test_a_step_gets_the_timeout_on_top_of_its_wait():
+async def test_a_step_gets_the_timeout_on_top_of_its_wait_and_progress_is_told_meanwhile():
     async def script(peer: Peer) -> None:
-        await posted(peer)
-        answer(peer, OBSERVATION)
+        for _ in range(2):
+            await posted(peer)
+            answer(peer, OBSERVATION)
         await posted(peer)
         await asyncio.sleep(0.6)
         answer(peer, OBSERVATION)
 
-    assert (await http_row(script, timeout=0.5, wait=1.0)).success
+    async with scripted(script) as server:
+        request = order(server.url, mode="http", timeout=0.5, wait=1.0, steps=2)
+        share, progress = await play_share(request)
+    assert share.rows[0].success
+    assert (progress[0].open, progress[0].steps) == (1, 1)
 
 
 async def test_a_header_that_would_leave_its_line_is_refused_before_anything_is_sent(golden):

@@ -177,7 +177,7 @@ def test_the_rerun_command_is_narrowed_to_the_curve_among_several():
 
 def test_a_finished_cell_is_one_line(golden):
     cell = measured(256, failed=56, repetition=2)
-    line = cell_line(cell)
+    line = cell_line(cell, width=130)
     golden(line.text)
     assert line.markup
     assert not cell_line(measured(8)).markup

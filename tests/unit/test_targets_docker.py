@@ -554,10 +554,11 @@ def test_a_dockerfile_for_buildkit_is_built_by_the_docker_command(
     golden: Golden, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     engine, lines = builds(monkeypatch, tmp_path, 'echo "$DOCKER_BUILDKIT $@"')
-    build = Build(tmp_path, "Dockerfile", "a:b", arguments={"N": "1"})
-    assert build_image(engine, build, lines.append) == "sha256:abc"
-    assert lines[1] == "  Step 1/2 : FROM x"
-    golden(lines[-1])
+    build, output = Build(tmp_path, "Dockerfile", "a:b", arguments={"N": "1"}), list[str]()
+    assert build_image(engine, build, lines.append, output.append) == "sha256:abc"
+    assert lines == [f"docker: building {tmp_path}"]
+    assert output[0] == "Step 1/2 : FROM x"
+    golden(output[-1])
 
 
 def test_a_docker_command_without_buildkit_is_told_what_to_install(

@@ -136,7 +136,6 @@ def test_what_is_waited_for_is_said_and_by_which_option_longer(golden: Golden, m
 
     monkeypatch.setattr(readiness, "_play_session", lambda *args: asyncio.wait_for(silence(), args[-1]))
     monkeypatch.setattr(readiness, "diagnose", lambda *args: None)
-    monkeypatch.setattr(readiness, "_REPORT_S", 0.01)
     monkeypatch.setattr(readiness, "_TICK_S", 0.01)
     lines: list[str] = []
     watch = Watch("start_timeout=", lambda: "process alive, log empty", lines.append, "local: starting")

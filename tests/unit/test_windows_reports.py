@@ -6,16 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from cells import a_cell, an_slo, steady_windows
+from cells import an_slo, steady_windows
 from hypothesis import given
 from hypothesis import strategies as st
 from report_samples import a_run, a_sweep, measured, steady, steady_sweep
 
 from pytest_openenv_scale.analysis.study import study_of
 from pytest_openenv_scale.core.formatting import text_range
-from pytest_openenv_scale.load.runner import LoadProgress
 from pytest_openenv_scale.metrics.windows import Window
-from pytest_openenv_scale.plugin.progress import cell_status
 from pytest_openenv_scale.reporting import cell_line, junit_properties, sweep_lines
 from pytest_openenv_scale.reporting.content.study_tables import scaling_table
 from pytest_openenv_scale.reporting.content.tables import (
@@ -155,7 +153,7 @@ class TestCheckSeries:
 class TestElsewhere:
     def test_a_finished_cell_tells_slots_sessions_and_the_least_open(self):
         assert cell_line(steady(64)).text.startswith(
-            "ws wait 1 s · 64 slots · 576 sessions · ok 99.5 % · open at least 63 · "
+            "local-uvicorn · ws wait 1 s · 64 slots · 576 sessions · ok 99.5 % · open at least 63 · "
         )
 
     def test_windows_are_in_the_json_report(self):
@@ -173,17 +171,3 @@ class TestElsewhere:
         assert "1,024" in lines
         assert "60 of 300 failed" in lines
         assert "sessions" in next(line for line in lines.splitlines() if "ok %" in line)
-
-
-@pytest.mark.parametrize(
-    ("arrival", "elapsed_s", "status"),
-    [
-        ("hold", 12.4, "batch 64 · 60 open, 1,204 of 64 over, 3 failed · 12 s"),
-        ("steady=60,ramp=10", 12.4, "64 slots · 60 open, 1,204 over, 3 failed · 12 of 60 s"),
-        ("steady=60,ramp=10", 61.2, "64 slots · 60 open, 1,204 over, 3 failed · 61 s, none begins"),
-        ("rate=50,for=60", 12.4, "batch 64 · 60 open, 1,204 of 64 over, 3 failed · 12 of 60 s"),
-    ],
-)
-def test_the_live_line_tells_how_much_of_the_time_has_passed(arrival, elapsed_s, status):
-    progress = LoadProgress(asked=64, open=60, finished=1204, failed=3, elapsed_s=elapsed_s)
-    assert cell_status(a_cell(64, arrival=arrival), 1, progress).endswith(status)

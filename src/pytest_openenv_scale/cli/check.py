@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from pytest_openenv_scale.config.workload import ActionSource
     from pytest_openenv_scale.core.endpoint import Endpoint
     from pytest_openenv_scale.reporting import Line
+    from pytest_openenv_scale.reporting.content.progress import Status
+    from pytest_openenv_scale.reporting.text.live import LiveLine
     from pytest_openenv_scale.targets.url import UrlTarget
 
 EXIT_CODES = {"met": 0, "missed": 1, "inconclusive": 3}
@@ -110,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         with json_output(arguments.json) as write_json, CheckProgress() as progress:
-            options = _read_options(arguments, progress.show)
+            options = _read_options(arguments, progress)
             progress.bound_s = options.bound_s
             _print_heading(options)
             progress.show("waiting for a first session")
@@ -143,7 +144,7 @@ class _Options:
         return self.timeout + quiet_s(self.idle) + _QUESTIONS_S
 
 
-def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], None]) -> _Options:
+def _read_options(arguments: argparse.Namespace, progress: CheckProgress) -> _Options:
     """Read the command line.
 
     Raises:
@@ -178,7 +179,8 @@ def _read_options(arguments: argparse.Namespace, show_progress: Callable[[str], 
         sessions,
         read("header"),
         timeout_s=timeout_s,
-        show_progress=show_progress,
+        show_progress=progress.show,
+        show_status=progress.show,
         reset=Workload(reset=reset or {}).reset_data(0, seed),
         network=Network(arguments.insecure, read("proxy")),
     )
@@ -314,74 +316,42 @@ def _json_document(
     }
 
 
-_TICK_S, _LINE_EVERY_S = 1.0, 20.0
-"""How often the line on a terminal is drawn anew, and a line is printed where there is none, in seconds."""
-
-
 class CheckProgress:
     """What is being asked, on standard error, and for how long it has been going on.
 
-    On a terminal it is one line that lives; elsewhere a line is printed now and then. Everything ends within `bound_s`
+    On a terminal it is one line that moves; elsewhere a line is printed now and then. Everything ends within `bound_s`
     seconds. To be entered with `with`.
     """
 
     def __init__(self, bound_s: float = 0.0) -> None:
         self.began = time.monotonic()
         self.bound_s = bound_s
-        self._text: str | None = None
-        self._drawn = False
-        self._printed_at = self.began
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._text = ""
+        self._line: LiveLine | None = None
 
     def __enter__(self) -> Self:
-        """Start the clock of the line."""
-        self._ticker.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """Remove the line."""
-        self._ended.set()
         self.clear()
 
     def show(self, text: str) -> None:
         """Replace the line by this text."""
-        with self._lock:
-            self._text = text
-            self._draw(time.monotonic())
+        if self._line is None:
+            from pytest_openenv_scale.reporting.text.live import live_line
+            from pytest_openenv_scale.reporting.text.output import Output, can_move
+
+            output = Output(sys.stderr, terminal_width(), before=sys.stdout.flush)
+            self._line = live_line(output, moves=can_move(sys.stderr))
+        self._text = text
+        self._line.show(self._status)
 
     def clear(self) -> None:
         """Remove the line, until there is something to show again."""
-        with self._lock:
-            self._text = None
-            if self._drawn:
-                sys.stderr.write("\r\x1b[K")
-                sys.stderr.flush()
-                self._drawn = False
+        if self._line is not None:
+            self._line.clear()
 
-    def _tick(self) -> None:
-        while not self._ended.wait(_TICK_S):
-            self.tick(time.monotonic())
+    def _status(self) -> Status:
+        from pytest_openenv_scale.reporting.content.progress import check_status
 
-    def tick(self, now: float) -> None:
-        """Draw the line anew, or print one where none was for 20 s; `now` as `time.monotonic()`."""
-        with self._lock:
-            self._draw(now)
-
-    def _draw(self, now: float) -> None:
-        from pytest_openenv_scale.reporting.text.checks import progress_line
-
-        if self._text is None:
-            return
-        line = progress_line(
-            self._text, now - self.began, self.bound_s, width=terminal_width(), encoding=sys.stderr.encoding
-        )
-        if sys.stderr.isatty():
-            sys.stdout.flush()
-            sys.stderr.write(f"\r\x1b[K{line}")
-            self._drawn = True
-        elif now - self._printed_at >= _LINE_EVERY_S:
-            sys.stderr.write(f"{line}\n")
-            self._printed_at = now
-        sys.stderr.flush()
+        return check_status(self._text, time.monotonic() - self.began, self.bound_s)

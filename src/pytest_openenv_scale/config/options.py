@@ -198,6 +198,12 @@ OPTIONS: tuple[Option, ...] = (
         "10000",
         "Number of sessions that a run may open in total on other machines than this one",
     ),
+    Option(
+        "lock-timeout",
+        "TIME",
+        "1h",
+        "Time limit for waiting until no other run measures on this machine, which would distort both; 0: no wait",
+    ),
     Option("plan", None, None, "Print what would be measured, with its sessions and minutes, and exit", "flag"),
     Option(
         "http-connections",

@@ -89,13 +89,14 @@ class ScalingMark:
 class Settings:
     """Everything a sweep is asked to do; `sources` tells where each value came from, by option name.
 
-    `waits`, `timeout`, `soak` and `ping` (None: off) are seconds, `processes` None means automatic, `results` and
-    `json` None mean nothing is written there. `slo` holds the limits of command line and ini alike, each with its
-    source. `until_done` tells that a session ends with its episode, after `steps` at most; `until_done_flag` is the
-    option of that name. `think` is None without a think time. `ramp` and `for_` (seconds) are as they are written:
-    `config.arriving` puts those of one test into its `arrival`. `declared` keeps the axes as they stand without the
-    command line, `command_line` the options written on it (without secrets), for the command that reruns a curve.
-    `headers` are never shown. `again` is how often a repetition is measured again that only the client left in doubt.
+    `waits`, `timeout`, `soak`, `lock_timeout` and `ping` (None: off) are seconds, `processes` None means automatic,
+    `results` and `json` None mean nothing is written there. `slo` holds the limits of command line and ini alike, each
+    with its source. `until_done` tells that a session ends with its episode, after `steps` at most; `until_done_flag`
+    is the option of that name. `think` is None without a think time. `ramp` and `for_` (seconds) are as they are
+    written: `config.arriving` puts those of one test into its `arrival`. `declared` keeps the axes as they stand
+    without the command line, `command_line` the options written on it (without secrets), for the command that reruns a
+    curve. `headers` are never shown. `again` is how often a repetition is measured again that only the client left in
+    doubt.
     """
 
     targets: tuple[TargetSpec, ...]
@@ -136,6 +137,7 @@ class Settings:
     precision: float = 0.05
     budget: float | None = None
     max_sessions: int = 10_000
+    lock_timeout: float = 3600.0
     plan: bool = False
     think: ThinkTime | None = None
     ramp: float | None = None

@@ -305,6 +305,7 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         "precision": _plain(parse_precision),
         "budget": _plain(parse_seconds, positive=True, what="the budget"),
         "max-sessions": _plain(parse_count, what="max-sessions"),
+        "lock-timeout": _plain(parse_seconds, what="the lock timeout"),
         "plan": _plain(bool),
         "http-connections": _plain(parse_choice, choices=HTTP_CONNECTIONS),
         "played": _plain(parse_choice, choices=PLAYED),

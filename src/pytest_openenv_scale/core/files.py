@@ -8,7 +8,6 @@ import os
 import secrets
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, redirect_stdout
 from functools import partial
@@ -17,9 +16,6 @@ from typing import Any, BinaryIO, TextIO
 
 from .errors import GrammarError, RunError
 from .parsing import short_repr
-
-_measuring_threads: list[int] = []
-"""The thread of this process that holds the measure lock, if one does."""
 
 
 @contextmanager
@@ -52,43 +48,6 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-@contextmanager
-def measure_lock(on_wait: Callable[[str], None] | None = None) -> Generator[None]:
-    """Let one process of this user on this machine measure at a time; others wait for it.
-
-    `on_wait` is called once, with a line that names the process waited for, where there is one.
-
-    Raises:
-        RunError: this thread measures already (it would wait for itself), or the lock cannot be made.
-    """
-    if threading.get_ident() in _measuring_threads:
-        raise RunError("a sweep is running already in this process; wait for it before starting the next")
-    path = Path(tempfile.gettempdir()) / f"openenv-scale-{os.getuid()}.lock"
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise RunError(f"measurements cannot be kept apart: {path}: {error.strerror}; set TMPDIR") from None
-    with os.fdopen(descriptor, "r+b", buffering=0):
-        _lock_or_wait(descriptor, on_wait)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        _measuring_threads.append(threading.get_ident())
-        try:
-            yield
-        finally:
-            _measuring_threads.remove(threading.get_ident())
-
-
-def _lock_or_wait(descriptor: int, on_wait: Callable[[str], None] | None) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if on_wait is not None:
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace")
-            on_wait(f"waiting for another measurement on this machine (process {holder or 'unknown'})")
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
 
 
 _TAIL_BYTES = 64 * 1024

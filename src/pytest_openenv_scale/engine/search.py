@@ -9,6 +9,7 @@ precision, batches in between that passed in a part of their repetitions are ask
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Literal
 
 from pytest_openenv_scale.config.search import SearchPlan
@@ -72,6 +73,21 @@ class Search:
     def stop(self, reason: StopReason) -> None:
         """End the search."""
         self.stop_reason = reason
+
+    def courses_left(self) -> list[tuple[int, ...]]:
+        """Return the batches it may still ask for, of servers with a sharp limit between what passes and what fails."""
+        bracket, plan = self.bracket, self.plan
+        low = max(bracket.floor or plan.low - 1, 1)
+        high = max((bracket.ceiling or plan.high + 1) - 1, low)
+        return [self.course(edge) for edge in {low, high, round(math.sqrt(low * high))}]
+
+    def course(self, edge: int) -> tuple[int, ...]:
+        """Return the batches it asks for from here on where those up to `edge` pass, and no other."""
+        ahead = Search(self.plan)
+        ahead.probes, ahead._hints = list(self.probes), set(self._hints)
+        while (batch := ahead.next_batch()) is not None:
+            ahead.record(batch, batch <= edge)
+        return tuple(probe.batch for probe in ahead.probes[len(self.probes) :])
 
     def _ask_needed(self, needed: int) -> int | StopReason:
         tally = self.bracket.tallies.get(needed, Tally())
@@ -166,19 +182,13 @@ def _between(low: int, high: int) -> int:
     return min(max(round(math.sqrt(low * high)), low + 1), high - 1)
 
 
-def possible_courses(plan: SearchPlan) -> list[tuple[int, ...]]:
+@lru_cache(maxsize=16)
+def possible_courses(plan: SearchPlan) -> tuple[tuple[int, ...], ...]:
     """Return the batches that a search asks for of servers with a sharp limit, for limits all over its range."""
     edges = {plan.low, plan.high} | {
         round(plan.low * (plan.high / plan.low) ** (step / _EDGES)) for step in range(_EDGES + 1)
     }
-    return [_course(plan, edge) for edge in edges]
+    return tuple(Search(plan).course(edge) for edge in edges)
 
 
 _EDGES = 40
-
-
-def _course(plan: SearchPlan, edge: int) -> tuple[int, ...]:
-    search = Search(plan)
-    while (batch := search.next_batch()) is not None:
-        search.record(batch, batch <= edge)
-    return tuple(probe.batch for probe in search.probes)

@@ -33,6 +33,15 @@ class CellSource(Protocol):
         """Note the attempts at a repetition, and whether the server has exited since."""
         ...
 
+    def courses_left(self) -> Sequence[Sequence[int]]:
+        """Return the batches that may follow the repetition given last; which of several lists nobody knows yet."""
+        ...
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        """The largest batch known to pass and the smallest known to fail, where one between them is searched."""
+        ...
+
     @property
     def stop_reason(self) -> StopReason | None:
         """Why it ended, where that does not follow from what was measured."""
@@ -47,6 +56,8 @@ class CellSource(Protocol):
 class Grid:
     """The batches of a curve from the smallest up, each in all its repetitions, until two in a row fail."""
 
+    bounds = (None, None)
+
     def __init__(self, curve: Curve, slo: Slo, settings: Settings) -> None:
         self.cells: list[CellVerdict] = []
         self.stop_reason: StopReason | None = None
@@ -58,6 +69,10 @@ class Grid:
     def next_repetition(self) -> tuple[int, int] | None:
         """Return the batch and the number of the repetition to measure next; None where there is no more to learn."""
         return self._left.pop(0) if self._left else None
+
+    def courses_left(self) -> Sequence[Sequence[int]]:
+        """Return the batches that are left, in one list: fewer follow where two fail."""
+        return [[batch for batch, _ in self._left]]
 
     def record(self, attempts: Sequence[CellSummary], *, server_exited: bool) -> None:
         """Note the attempts at a repetition; the last one of a batch decides whether there is another batch."""
@@ -91,6 +106,16 @@ class Searching:
         """Return the batch and the number of the repetition to measure next; None where there is no more to learn."""
         batch = self._search.next_batch()
         return None if batch is None else (batch, self._search.times_asked(batch) + 1)
+
+    def courses_left(self) -> Sequence[Sequence[int]]:
+        """Return what may follow, for several limits that the server may have."""
+        return [course[1:] for course in self._search.courses_left()]
+
+    @property
+    def bounds(self) -> tuple[int | None, int | None]:
+        """The largest batch that passed so far, and the smallest that failed."""
+        bracket = self._search.bracket
+        return bracket.floor, bracket.ceiling
 
     def record(self, attempts: Sequence[CellSummary], *, server_exited: bool) -> None:
         """Note whether a repetition passed, and which batch a refusal in it hints at."""

@@ -19,18 +19,20 @@ from pytest_openenv_scale.config.timing import Timing
 from pytest_openenv_scale.config.workload import Workload
 from pytest_openenv_scale.core.endpoint import Endpoint, proxy_facts_between
 from pytest_openenv_scale.core.formatting import count_of
+from pytest_openenv_scale.core.measure_lock import LockHolder
 from pytest_openenv_scale.core.parsing import format_number, parse_arrival, short_repr
 from pytest_openenv_scale.core.system import install_command, wait_for
 from pytest_openenv_scale.core.text import LOG_LINES, count_new_lines
 from pytest_openenv_scale.load.ipc import AnsweredError, CellRequest
 from pytest_openenv_scale.load.machine import await_calm
-from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator, LoadProgress
+from pytest_openenv_scale.load.runner import CellResult, LoadError, LoadGenerator
 from pytest_openenv_scale.metrics.cost import most_open
 from pytest_openenv_scale.metrics.summary import CellSummary, summarise_part
 from pytest_openenv_scale.results.cell import CellMeta, ClientFinding, SessionRow
 from pytest_openenv_scale.results.manifest import SweepRecord
 from pytest_openenv_scale.results.outcome import CurveVerdict, Outcome, StopReason, WarmUp
 from pytest_openenv_scale.results.parts import Part, join_parts
+from pytest_openenv_scale.results.progress import LoadProgress, Position
 from pytest_openenv_scale.results.run_directory import RunDirectory
 from pytest_openenv_scale.results.spool import PartWriter
 from pytest_openenv_scale.verdict.cell import doubted_for_the_client
@@ -38,6 +40,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, join_curves
 
 from .allowance import Allowance, OutOfTime
 from .cooldown import Cooldown
+from .forecast import Forecast
 from .search import possible_courses
 from .server_watch import ServerWatch
 from .source import CellSource, Grid, Searching, most_failures, plan_search
@@ -65,6 +68,15 @@ class Observer:
 
     def curve_started(self, curve: Curve) -> None:
         """A curve begins."""
+
+    def waits_for_lock(self, holder: LockHolder) -> None:
+        """Another measurement on this machine is waited for; called several times a second."""
+
+    def warm_up_started(self) -> None:
+        """Nothing else is measured any more; a session of each mode plays alone."""
+
+    def cell_started(self, cell: Cell, position: Position) -> None:
+        """A repetition of a cell begins."""
 
     def cell_progress(self, cell: Cell, repetition: int, progress: LoadProgress) -> None:
         """A repetition of a cell goes on; called about twice a second."""
@@ -235,10 +247,12 @@ def measure_sweep(
     )
     if not workload.waits:
         observer.note(f"{test}: the action ({workload.source}) takes no wait_seconds, so there is one curve per mode")
-    with run.measure_lock(observer.note), LoadGenerator(settings.processes) as generator:
+    lock = run.measure_lock(observer.waits_for_lock, settings.lock_timeout)
+    with lock, LoadGenerator(settings.processes) as generator:
         record = run.begin_sweep(record)
         measurement = _Measurement(endpoint, settings, workload, run, observer, record, generator)
         try:
+            observer.warm_up_started()
             warm_ups = measurement.warm_up()
             if waitless := {warm_up.mode for warm_up in warm_ups if warm_up.ignores_wait}:
                 planned, curves = curves, plan(waitless)
@@ -341,6 +355,7 @@ class _Measurement:
         self._judged: dict[str, CurveView] = {}
         self._ended_for_good = False
         self._allowance = Allowance()
+        self._forecast: Forecast
 
     def warm_up(self) -> tuple[WarmUp, ...]:
         """Play one session of each mode that is not recorded, and return what it was answered.
@@ -414,19 +429,25 @@ class _Measurement:
             self._allowance.sessions = max(settings.max_sessions - opened, 0)
         curves, planned = len(self._record.curves), sum(sweep.planned_curves for sweep in (*earlier, self._record))
         curves_left = max(curves_of_run - planned, 0) + curves  # Those that were left out leave their share to others.
+        self._forecast = Forecast(self._record, tuple(filter(self._plays_in, self._record.curves)))
         for number, (curve, slo) in enumerate(zip(self._record.curves, self._record.slos, strict=True)):
             left = None if seconds_left is None else seconds_left - self._allowance.spent_s
             timing = Timing.of_curve(curve, self._record.think_mean_s)
             self._allowance.begin_curve(None if left is None else left / (curves_left - number), timing)
             if self._judged and self._has_ended():
                 return
-            warm_up = self._record.warm_up(curve.mode)
-            if warm_up is not None and not warm_up.played and self._settings.played == "required":
+            if not self._plays_in(curve):
                 continue
             self._note_time(curve, timing)
+            self._forecast.begin_curve(curve, self._allowance.seconds)
             self._observer.curve_started(curve)
             judged = self._judged[curve.id] = self._measure_curve(curve, slo)
             self._observer.curve_done(judged)
+
+    def _plays_in(self, curve: Curve) -> bool:
+        """Whether a curve is measured: sessions of its mode play, or that is not asked for."""
+        warm_up = self._record.warm_up(curve.mode)
+        return warm_up is None or warm_up.played or self._settings.played != "required"
 
     def _note_time(self, curve: Curve, timing: Timing) -> None:
         """Say whether sessions are long against a steady state, and how long a search of such repetitions may take."""
@@ -463,7 +484,9 @@ class _Measurement:
             stop = self._allowance.refuses(batch)
             if stop is None:
                 most = None if plan is None else most_failures(batch, slo, parse_arrival(curve.arrival))
-                attempts = self._measure_cell(replace(curve.cells[0], batch=batch), number, slo, most)
+                cell = replace(curve.cells[0], batch=batch)
+                self._observer.cell_started(cell, self._forecast.begin(batch, number, source, self._allowance.seconds))
+                attempts = self._measure_cell(cell, number, slo, most)
                 summaries += attempts
                 if attempts:
                     source.record(attempts, server_exited=self._has_ended())
@@ -498,7 +521,9 @@ class _Measurement:
                 break
             summary = summarise_part(part)
             self._endpoint.held.note(most_open(summary))
-            self._allowance.use(cell.batch, time.monotonic() - began, summary.begun)
+            took_s = time.monotonic() - began
+            self._allowance.use(cell.batch, took_s, summary.begun)
+            self._forecast.ended(cell.batch, took_s)
             attempts.append(summary)
             if (
                 len(attempts) > self._settings.again

@@ -80,9 +80,14 @@ class CheckRunner:
         subject = self.subject()
         if isinstance(subject, str):
             pytest.fail(subject, pytrace=False)
+        progress, label = self.invocation.progress, subject.endpoint.label
         try:
             run = self.invocation.run_directory()
-            with run.measure_lock(subject.report_progress):
+            with (
+                progress.activity(label, _check_name(check)),
+                run.measure_lock(progress.waits_for_lock, self.invocation.settings.lock_timeout),
+            ):
+                progress.begin(label, _check_name(check))
                 started, began = datetime.now(UTC), time.monotonic()
                 result = run_check(subject, self._checked(check), needs)
                 if result.unmet is not None and (first := first_unmet(run.path, subject.endpoint.target)):
@@ -187,7 +192,7 @@ def make_check_runner(invocation: Invocation, item: pytest.Function, endpoint: E
 
 def _make_subject(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) -> Subject | str:
     """Return the server as checks see it, or one line that says why no session can be played."""
-    from pytest_openenv_scale.checks.subject import Subject, ignore_progress
+    from pytest_openenv_scale.checks.subject import Subject
     from pytest_openenv_scale.client.http_request import server_schema
     from pytest_openenv_scale.config.workload import WorkloadError
 
@@ -198,7 +203,6 @@ def _make_subject(invocation: Invocation, item: pytest.Function, endpoint: Endpo
         workload = chosen_workload(item.ihook, endpoint, settings, for_checks=True)
     except WorkloadError as error:
         return str(error)
-    progress = invocation.progress
     return Subject(
         endpoint=endpoint,
         workload=workload,
@@ -210,5 +214,5 @@ def _make_subject(invocation: Invocation, item: pytest.Function, endpoint: Endpo
         schema=server_schema(endpoint.urls[0], endpoint.headers, endpoint.network),
         must_play=settings.played == "required",
         ping_s=settings.ping,
-        report_progress=cast("Callable[[str], None]", progress.note if progress is not None else ignore_progress),
+        report_progress=invocation.progress.detail,
     )

@@ -31,7 +31,7 @@ def pytest_openenv_scale_target(
     backlogs and breakers are sized to it. `context` is what built-in targets get: `context.root` (the folder of the
     `openenv.yaml` that is nearest to the test, else pytest's root), `headers`, `network` (how the server is
     reached, for the endpoint too), `modes`, `run_id` (None where nothing is measured), `log_path` (None: none is kept)
-    and `show_progress`, which shows a line while the target starts.
+    and `show_progress` and `show_status`, which show a line that stays and what was heard last while the target starts.
 
     The target is a synchronous context manager: entering starts or finds the server and gives its `Endpoint`,
     leaving stops what was started. A `TargetError` raised while entering fails the tests with its message. The

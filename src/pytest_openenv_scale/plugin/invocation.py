@@ -135,7 +135,6 @@ class Invocation:
         self._selection: Selection | None = None
         self._run: RunDirectory | None = None
         self._progress: Progress | None = None
-        self._progress_made = False
         self._baseline: Baseline | None = None
 
     @property
@@ -227,12 +226,11 @@ class Invocation:
         return self._baseline
 
     @property
-    def progress(self) -> Progress | None:
-        """What shows live lines, made when it is first needed."""
-        if not self._progress_made:
+    def progress(self) -> Progress:
+        """What shows life, made when it is first needed."""
+        if self._progress is None:
             from .progress import make_progress
 
-            self._progress_made = True
             self._progress = make_progress(self.config)
         return self._progress
 
@@ -283,7 +281,9 @@ class Invocation:
         self.add_view(SweepView.from_json(payload))
 
     def close(self) -> None:
-        """Close the run directory and, in the controlling process, remove a temporary one."""
+        """Close the run directory and, in the controlling process, remove a temporary one; let go of the terminal."""
+        if self._progress is not None:
+            self._progress.close()
         if self._run is not None:
             self._run.close()
         if self._run_location is not None and not self._run_location.kept and not self.is_worker:

@@ -138,6 +138,7 @@ class Scaling:
         from .progress import ThreadSafeObserver
 
         task, progress, hooks = self._task, self._invocation.progress, self._item.ihook
+        progress.begin(task.endpoint.label, "looking at the server")
         try:
             workload = chosen_workload(hooks, task.endpoint, task.settings)
             if not workload.waits:
@@ -157,8 +158,7 @@ class Scaling:
         except (ScaleError, MarkError) as error:
             return str(error)
         finally:
-            if progress is not None:
-                progress.end()
+            progress.end()
 
     def _hints(self) -> Mapping[tuple[str, float | None], Sequence[int]]:
         """Return where the curves of this test ended in the baseline; nothing where that cannot be read."""

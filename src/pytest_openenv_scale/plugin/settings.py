@@ -269,6 +269,7 @@ def header_lines(settings: Settings, environment: Path | None, rootpath: Path) -
                 "precision",
                 "budget",
                 "max_sessions",
+                "lock_timeout",
                 "played",
                 "ping",
                 "no_samples",

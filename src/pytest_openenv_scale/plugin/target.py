@@ -141,7 +141,8 @@ def _enter_target(invocation: Invocation, spec: TargetSpec, environment: Path | 
     """Return an entered target with its endpoint, or the message of what kept it from starting."""
     try:
         target = _find_target(invocation, spec, environment)
-        return target, target.__enter__()
+        with invocation.progress.activity(redact_target(spec), "waiting for it" if spec.urls else "starting"):
+            return target, target.__enter__()
     except (TargetError, GrammarError) as error:
         return str(error)
 
@@ -157,7 +158,6 @@ def _stop_target(invocation: Invocation, target: Target) -> None:
 def _find_target(invocation: Invocation, spec: TargetSpec, environment: Path | None) -> Target:
     from pytest_openenv_scale.config.workload import Workload, WorkloadError
     from pytest_openenv_scale.targets import TargetContext, open_in_context
-    from pytest_openenv_scale.targets.common.options import ignore_line
 
     from .settings import ask_hooks
 
@@ -173,7 +173,8 @@ def _find_target(invocation: Invocation, spec: TargetSpec, environment: Path | N
         settings.headers,
         modes=selection.modes,
         run_id=invocation.run_location.run_id,
-        show_progress=ignore_line if progress is None else progress.line,
+        show_progress=progress.line,
+        show_status=progress.detail,
         timeout_s=selection.timeout or settings.timeout,
         reset=reset,
         rootpath=config.rootpath,

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from pytest_openenv_scale.core import files
 from pytest_openenv_scale.core.errors import RunError
+from pytest_openenv_scale.core.measure_lock import LockHolder, measure_lock
 from pytest_openenv_scale.core.text import redact_command
 
 from .cell import CellMeta, SessionRow
@@ -116,9 +119,12 @@ class RunDirectory:
         with files.exclusive_lock(self.path / _MANIFEST_LOCK):
             self.write_manifest(manifest)
 
-    def measure_lock(self, on_wait: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
-        """Let one process on this machine measure at a time, of whichever run."""
-        return files.measure_lock(on_wait)
+    def measure_lock(
+        self, on_wait: Callable[[LockHolder], None], timeout_s: float = inf
+    ) -> AbstractContextManager[None]:
+        """Let one process on this machine measure at a time, of whichever run; see `core.measure_lock`."""
+        command = shlex.join(read_manifest(self.path).command)
+        return measure_lock(on_wait, timeout_s=timeout_s, command=command, run_id=self.run_id)
 
     def sweeps(self) -> tuple[SweepRecord, ...]:
         """Return what the manifest says of all sweeps so far."""

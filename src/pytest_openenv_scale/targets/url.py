@@ -58,7 +58,7 @@ class UrlTarget(StartedTarget):
 
     def start(self, stack: ExitStack) -> Endpoint:
         """Return once a real session was answered at every URL; the servers are left alone."""
-        startup_s = self._wait(Watch(TIMEOUT_OPTION, show=self.context.show_progress), retry_s=ATTACH_RETRY_S)
+        startup_s = self._wait(Watch(TIMEOUT_OPTION, show=self.context.show_status), retry_s=ATTACH_RETRY_S)
         servers, options = LocalServers(self._urls), self._options
         limits = server_limit(self._urls[0], self._headers, self.context.network)
         return self.endpoint(
@@ -87,7 +87,7 @@ class UrlTarget(StartedTarget):
 
     def _rejoin(self) -> bool:
         """Wait for a server that was there before: that nothing listens may pass, as long as a server gets."""
-        show = self.context.show_progress
+        show = self.context.show_status
         try:
             self._wait(Watch(TIMEOUT_OPTION, show=show, prefix="waiting for the server to listen again"))
         except NotReadyError:

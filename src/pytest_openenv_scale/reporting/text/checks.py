@@ -7,7 +7,7 @@ from collections.abc import Container, Sequence
 
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import DIRECT, Network
-from pytest_openenv_scale.core.text import on_one_line, shorten, without_escapes
+from pytest_openenv_scale.core.text import without_escapes
 from pytest_openenv_scale.reporting.content.wording import CHECK_MARKS, check_name, check_tally, conversation_lines
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, Transcript
 
@@ -160,15 +160,6 @@ def answer_lines(
         f"{CHECK_MARKS[outcome]} {with_command_options(text)}", indent=0, hang=2, bold=True, **CHECK_COLOURS[outcome]
     )
     return page.lines
-
-
-def progress_line(
-    text: str, passed_s: float, bound_s: float, *, width: int = DEFAULT_WIDTH, encoding: str | None = None
-) -> str:
-    """Return what is being asked, as one line, with how many seconds have passed of those that there are."""
-    page = TextPage(width, encoding)
-    time_text = f" {passed_s:.0f} s of {bound_s:.0f} s" if passed_s >= 1 else ""
-    return shorten(page.printable(f"  {on_one_line(text)} …{time_text}"), page.width - 1)
 
 
 def _add_hanging_sentence(page: TextPage, prefix: str, text: str, markup: dict[str, bool]) -> None:

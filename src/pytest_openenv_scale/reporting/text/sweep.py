@@ -99,7 +99,7 @@ def set_aside_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding
 def _cell_name(summary: CellSummary) -> list[str]:
     cell = summary.cell
     wait = "" if cell.wait is None else f" wait {format_number(cell.wait)} s"
-    parts = [f"{cell.mode}{wait} · {wording.load_name(cell)}"]
+    parts = [cell.infrastructure, f"{cell.mode}{wait}", wording.load_name(cell)]
     return parts + ([f"rep {summary.repetition}"] if summary.repetition > 1 else [])
 
 

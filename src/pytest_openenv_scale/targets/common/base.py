@@ -39,6 +39,16 @@ def shown_variables(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: text if name in _SHOWN_VARIABLES else HIDDEN for name, text in variables.items()}
 
 
+_SHOWN_LINE = 120
+"""Most characters of a line of a log that are shown."""
+
+
+def log_words(log: str) -> str:
+    """Return how a log ends, in a few words."""
+    lines = log.strip().splitlines()
+    return f"log ends: {lines[-1].strip()[:_SHOWN_LINE]}" if lines else "log empty"
+
+
 def with_log(message: str, log: str, name: str = "the server's log") -> str:
     """Return `message` with the end of a log below it, where there is one, and the exception that it names."""
     return "\n".join([message, f"{name} ends:", *end_of_log(log, _SHOWN_LOG_LINES)]) if log.strip() else message

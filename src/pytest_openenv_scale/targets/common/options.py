@@ -188,7 +188,8 @@ class TargetContext:
     directory whose `openenv.yaml` counts, `log_path` where a started server's output goes (None: an
     unnamed temporary file), `modes` the protocols that will be spoken. `headers` are sent with every
     request and never shown. `run_id` names the run on what is started outside this process (None: none).
-    `show_progress` shows one line of what happens while a target opens, such as of a build's output.
+    `show_progress` shows one line of what happens while a target opens, and `show_status` what was heard of it last,
+    such as a line of a build's output: the next one takes its place, so that it may be called often.
 
     `timeout_s` is how many seconds the run gives each phase of a session (None: nobody said), `reset` the reset data of
     sessions. `network` is how the server is reached.
@@ -204,6 +205,7 @@ class TargetContext:
     modes: tuple[str, ...] = ("ws",)
     run_id: str | None = None
     show_progress: Callable[[str], None] = field(default=ignore_line, repr=False)
+    show_status: Callable[[str], None] = field(default=ignore_line, repr=False)
     timeout_s: float | None = None
     rootpath: Path | None = None
     pythonpath: tuple[Path, ...] = ()

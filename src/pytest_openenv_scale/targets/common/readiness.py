@@ -241,9 +241,6 @@ TIMEOUT_OPTION = "--openenv-timeout"
 """What makes the wait for a server longer that runs already."""
 
 _PAUSE_S = 0.2
-_REPORT_S = 15.0
-"""Seconds between two lines that say what is waited for."""
-
 _TICK_S = 0.5
 _CLOSE_S = 2.0
 _RESET_CODES = frozenset({"EXECUTION_ERROR", "VALIDATION_ERROR", "422", "500"})
@@ -269,13 +266,14 @@ def _no_answer() -> str:
 class Watch:
     """What a wait reports: the option that extends it, and the state of the server meanwhile.
 
-    `state` returns for example "process alive, log empty"; `show` shows one line, after `prefix`.
+    `state` returns for example "process alive, log empty"; `show` is given it several times while it is waited for,
+    after `prefix` where there is one.
     """
 
     option: str = "start_timeout="
     state: Callable[[], str] = _no_answer
     show: Callable[[str], None] = ignore_line
-    prefix: str = "waiting for a first session"
+    prefix: str = ""
 
     def words(self, waited_s: float, deadline_s: float) -> str:
         """Return the state and how much of the time is over."""
@@ -347,7 +345,6 @@ class _Wait:
         self._deadline_s = deadline_s
         self._retry_s = min(retry_s or deadline_s, deadline_s)
         self._watch = watch
-        self._report_at_s = _REPORT_S
 
     @property
     def elapsed_s(self) -> float:
@@ -362,10 +359,10 @@ class _Wait:
         return self.elapsed_s + _PAUSE_S < self._retry_s
 
     def report(self) -> None:
-        """Say every while what is waited for."""
-        if self._watch is not None and self.elapsed_s >= self._report_at_s:
-            self._report_at_s += _REPORT_S
-            self._watch.show(f"{self._watch.prefix}: {self._watch.words(self.elapsed_s, self._deadline_s)}")
+        """Say what is waited for."""
+        if self._watch is not None:
+            words = self._watch.words(self.elapsed_s, self._deadline_s)
+            self._watch.show(f"{self._watch.prefix}: {words}" if self._watch.prefix else words)
 
     def end_words(self) -> str:
         """Return what to add to a problem where the time is over; nothing where more of it would not have helped."""

@@ -22,15 +22,13 @@ from pytest_openenv_scale.core.system import wait_for
 from pytest_openenv_scale.core.text import LOG_LINES
 
 from . import parent_death
-from .base import Startable, with_log
+from .base import Startable, log_words, with_log
 from .sampling import ProcessSampler
 
 _GROUP_EXIT_S = 1.0
 """Seconds the rest of a process group gets to follow its leader by itself before it is killed."""
 
 _PAUSE_S = 0.02
-_SHOWN_LINE = 120
-"""Characters of a log's last line that are shown of a process that still starts."""
 
 
 class ServerProcess(Startable):
@@ -105,8 +103,7 @@ class ServerProcess(Startable):
 
     def state(self) -> str:
         """Return in a few words whether the command runs, and how its output ends."""
-        lines = self.log_tail(1).strip()
-        return f"process alive, log {f'ends: {lines[:_SHOWN_LINE]}' if lines else 'empty'}"
+        return f"process alive, {log_words(self.log_tail(1))}"
 
     def with_log(self, message: str) -> str:
         """Return `message` with the last lines of the output below it, where there are any."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.targets.common.files import deploy_file, write_own_wheel
-from pytest_openenv_scale.targets.common.options import is_path
+from pytest_openenv_scale.targets.common.options import ignore_line, is_path
 
 from .engine import Engine, explain_error
 
@@ -68,8 +68,10 @@ def find_build(path: str, root: Path, error_prefix: str = "target docker") -> Bu
     )
 
 
-def build_image(engine: Engine, build: Build, show_progress: Callable[[str], None]) -> str:
-    """Build and return the image's id; `show_progress` gets each line of the output as it comes.
+def build_image(
+    engine: Engine, build: Build, show_progress: Callable[[str], None], show_status: Callable[[str], None] = ignore_line
+) -> str:
+    """Build and return the image's id; `show_status` gets each line of the output as it comes.
 
     The image keeps its tag afterwards, so that the next build finds its layers; the one it replaces goes.
 
@@ -79,10 +81,10 @@ def build_image(engine: Engine, build: Build, show_progress: Callable[[str], Non
     previous_id = engine.image_id(build.tag)
     last_lines: deque[str] = deque(maxlen=_SHOWN_LOG_LINES)
     show_progress(f"docker: building {build.folder}")
-    failure = _show_output(_build_by_engine(engine, build), last_lines, show_progress)
+    failure = _show_output(_build_by_engine(engine, build), last_lines, show_status)
     if failure is not None and _NEEDS_BUILDKIT.search(failure):
         last_lines.clear()
-        failure = _show_output(_build_by_command(build), last_lines, show_progress)
+        failure = _show_output(_build_by_command(build), last_lines, show_status)
     if failure is not None:
         log_end = "\n".join(last_lines)
         raise TargetError(
@@ -101,14 +103,14 @@ class _BuildFailed(Exception):
     """A build failed; the text is one line that says why."""
 
 
-def _show_output(lines: Iterator[str], last_lines: deque[str], show_progress: Callable[[str], None]) -> str | None:
+def _show_output(lines: Iterator[str], last_lines: deque[str], show_status: Callable[[str], None]) -> str | None:
     """Show the output, keep its end in `last_lines`, and return why it failed, or None."""
     try:
         for text in lines:
             for line in _COLOUR.sub("", text).replace("\r", "\n").split("\n"):
                 if line.strip():
                     last_lines.append(line.rstrip())
-                    show_progress(f"  {line.rstrip()}")
+                    show_status(line.strip())
     except _BuildFailed as failure:
         return str(failure)
     return None
@@ -226,18 +228,24 @@ class ImageSource:
         return self.name is None or is_path(self.name)
 
 
-def obtain_image(engine: Engine, source: ImageSource, show_progress: Callable[[str], None]) -> str:
-    """Return what the engine calls the image, after it was built or pulled; `show_progress` gets the output.
+def obtain_image(
+    engine: Engine,
+    source: ImageSource,
+    show_progress: Callable[[str], None],
+    show_status: Callable[[str], None] = ignore_line,
+) -> str:
+    """Return what the engine calls the image, after it was built or pulled; `show_status` gets a build's output.
 
     Raises:
         TargetError: there is no such image or path, or the build or the pull failed.
     """
     if source.name is None:
         with tempfile.TemporaryDirectory(prefix="openenv-docker-") as folder:
-            return build_image(engine, _benchmark_build(Path(folder), source, engine.error_prefix), show_progress)
+            build = _benchmark_build(Path(folder), source, engine.error_prefix)
+            return build_image(engine, build, show_progress, show_status)
     if is_path(source.name):
         build = find_build(source.name, source.root, engine.error_prefix)
-        return build_image(engine, replace(build, arguments=source.arguments), show_progress)
+        return build_image(engine, replace(build, arguments=source.arguments), show_progress, show_status)
     engine.ensure_image(source.name, source.pull, show_progress)
     return source.name
 

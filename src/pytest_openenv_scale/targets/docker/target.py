@@ -19,6 +19,7 @@ from pytest_openenv_scale.targets.common.base import (
     HIDDEN,
     DescriptionPart,
     StartedTarget,
+    log_words,
     shell_command,
     shown_variables,
     with_log,
@@ -105,7 +106,7 @@ class DockerTarget(StartedTarget):
         stack.callback(engine.close)
         # From here on: a build, too, is better interrupted than left to the engine.
         stack.enter_context(graceful_signals)
-        image = obtain_image(engine, self.source, self.context.show_progress)
+        image = obtain_image(engine, self.source, self.context.show_progress, self.context.show_status)
         began, cores = time.monotonic(), engine.cores_within(self._options.cpus)
         container = Container(engine, image, self.container_options(cores), log_path=self.context.log_path)
         stack.enter_context(container)
@@ -165,7 +166,7 @@ def wait_for_container(
             start_s(start_timeout, context),
             container.exit_status,
             session=context.first_session,
-            watch=Watch(state=lambda: _state(container), show=context.show_progress, prefix=f"{target}: starting"),
+            watch=Watch(state=lambda: _state(container), show=context.show_status),
         )
     except NotReadyError as error:
         variables = f"HOST={container.env.get('HOST')} PORT={container.env.get('PORT')}"
@@ -179,7 +180,7 @@ def wait_for_container(
 
 
 def _state(container: Container) -> str:
-    return f"container alive, log {'not empty' if container.log_tail(1).strip() else 'empty'}"
+    return f"container alive, {log_words(container.log_tail(1))}"
 
 
 def leftover_containers() -> Iterator[Leftover]:

@@ -164,7 +164,7 @@ class AttachedReplicas(Replicas):
             attach_s(self._context),
             retry_s=ATTACH_RETRY_S,
             session=self._context.first_session,
-            watch=Watch(TIMEOUT_OPTION, show=self._context.show_progress, prefix="envoy: waiting for the servers"),
+            watch=Watch(TIMEOUT_OPTION, show=self._context.show_status, prefix="envoy: waiting for the servers"),
         )
         self._local_servers = LocalServers(self._urls)
         self.limits = server_limit(self._urls[0], headers, self._context.network)
@@ -214,7 +214,7 @@ class ContainerReplicas(Replicas):
         stack.enter_context(graceful_signals)
         options = self._options
         self.cores = engine.cores_within(None if options.cpus is None else options.cpus * options.replicas)
-        image = obtain_image(engine, self.source, self._context.show_progress)
+        image = obtain_image(engine, self.source, self._context.show_progress, self._context.show_status)
         for number in range(options.replicas):
             log_path = numbered_log_path(self._context.log_path, number)
             container = Container(engine, image, self.options(number), log_path=log_path)

@@ -95,7 +95,7 @@ class EnvoyTarget(StartedTarget):
         )
 
     def _check_through_envoy(self, endpoint: Endpoint, envoy_endpoint: EnvoyEndpoint) -> None:
-        watch = Watch(show=self.context.show_progress, prefix="envoy: waiting for a session through it")
+        watch = Watch(show=self.context.show_status, prefix="envoy: waiting for a session through it")
         try:
             wait_until_ready(
                 endpoint.urls,

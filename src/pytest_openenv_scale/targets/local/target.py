@@ -225,9 +225,7 @@ class ServedApplication(Startable):
                 start_s(self._options.start_timeout, self._context),
                 self._exit_status,
                 session=self._context.first_session,
-                watch=Watch(
-                    state=self.process.state, show=self._context.show_progress, prefix=f"{self._target}: starting"
-                ),
+                watch=Watch(state=self.process.state, show=self._context.show_status),
             )
         except NotReadyError as error:
             with_log = self.process.with_log

@@ -173,7 +173,7 @@ class ProviderTarget(StartedTarget):
                 self._start_s,
                 endpoint.exit_status,
                 session=self.context.first_session,
-                watch=Watch(state=process.state, show=self.context.show_progress, prefix=f"{self.spec}: starting"),
+                watch=Watch(state=process.state, show=self.context.show_status),
             )
         except NotReadyError as error:
             raise error.target_error(self.spec, with_log=process.with_log) from None

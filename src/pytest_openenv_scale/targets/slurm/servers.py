@@ -14,7 +14,7 @@ import psutil
 from pytest_openenv_scale.core.endpoint import ExitStatus, ServerSample
 from pytest_openenv_scale.core.errors import TargetError
 from pytest_openenv_scale.core.text import LOG_LINES
-from pytest_openenv_scale.targets.common.base import with_log
+from pytest_openenv_scale.targets.common.base import log_words, with_log
 from pytest_openenv_scale.targets.common.options import FirstSession, TargetContext
 from pytest_openenv_scale.targets.common.readiness import NotReadyError, Watch, wait_until_ready
 from pytest_openenv_scale.targets.common.sampling import ProcessSampler, listening_processes
@@ -96,8 +96,8 @@ class NodeServers(Hosts):
         url, remaining_s = node.url(self._port), max(deadline - time.monotonic(), 1.0)
         try:
             watch = Watch(
-                state=lambda: f"job {self._job.id} runs",
-                show=self._context.show_progress,
+                state=lambda: f"job {self._job.id} runs, {log_words(self.log_tail(number, 1))}",
+                show=self._context.show_status,
                 prefix=f"slurm: waiting for {node.name}",
             )
             wait_until_ready(

@@ -179,7 +179,7 @@ class SpacesTarget(StartedTarget):
         return replace(endpoint, startup_s=time.monotonic() - began if started else answered_s)
 
     def _wait_until_ready(self, space: SpaceApi, info: SpaceInfo, endpoint: Endpoint, started: bool) -> float:
-        start_timeout, show = self.space_spec.start_timeout, self.context.show_progress
+        start_timeout, show = self.space_spec.start_timeout, self.context.show_status
         prefix = f"spaces: waiting for a session of {space.repo_id}"
         if started or start_timeout:
             wait_s, watch = start_s(start_timeout, self.context), Watch(show=show, prefix=prefix)
