@@ -5,12 +5,12 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from pytest_openenv_scale.analysis.run import Run
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve, study_of
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.text import on_one_line, without_escapes
+from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.reporting.content import tables, wording
 from pytest_openenv_scale.reporting.content.findings import TOPICS, findings
 from pytest_openenv_scale.reporting.content.headlines import (
@@ -25,6 +25,7 @@ from pytest_openenv_scale.reporting.content.study_tables import study_tables
 from pytest_openenv_scale.reporting.content.wording import run_problems
 from pytest_openenv_scale.reporting.figures import FiguresError, FigureSvg, figure_svgs
 from pytest_openenv_scale.reporting.figures.content import series_styles
+from pytest_openenv_scale.reporting.templating import template_environment
 from pytest_openenv_scale.results.outcome import CheckRecord
 
 from .columns import WIDTHS, fit_columns
@@ -80,17 +81,8 @@ def report_html(source: Run | Study, *, figures: Mapping[str, FigureSvg] | None 
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("pytest_openenv_scale.reporting.html"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_printable,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    cast("dict[str, Any]", environment.globals).update(
+    return template_environment(
+        "pytest_openenv_scale.reporting.html",
         zip=partial(zip, strict=True),
         fit_columns=fit_columns,
         fitted_widths=WIDTHS,
@@ -107,12 +99,6 @@ def _environment() -> Environment:
         batch_verdict=_batch_verdict,
         period=_period,
     )
-    return environment
-
-
-def _printable(value: Any) -> Any:
-    """Return a text without terminal escapes and control characters; markup and numbers as they are."""
-    return without_escapes(value) if type(value) is str else value
 
 
 _AnchoredCurve = tuple[str, StudyCurve]
