@@ -20,7 +20,17 @@ from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 from .run import Run
 
-__all__ = ["FAMILIES", "BatchPoint", "Study", "StudyCurve", "batch_points", "join_runs", "probe_points", "study_of"]
+__all__ = [
+    "FAMILIES",
+    "BatchPoint",
+    "Study",
+    "StudyCurve",
+    "batch_points",
+    "join_runs",
+    "probe_points",
+    "smallest_max_batch",
+    "study_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +185,11 @@ class StudyCurve:
     infrastructure: str
 
     @property
+    def test(self) -> str:
+        """The node id of the test that measured it."""
+        return self.sweep.test
+
+    @property
     def mode(self) -> str:
         """The protocol: ws or http."""
         return self.curve.curve.mode
@@ -261,6 +276,11 @@ class Study:
     def curve(self, infrastructure: str, mode: str, wait: float | None) -> StudyCurve | None:
         """Return a curve; None where it was not measured."""
         return next((curve for curve in self.curves_of(infrastructure, mode) if curve.wait == wait), None)
+
+
+def smallest_max_batch(curves: Iterable[StudyCurve]) -> StudyCurve:
+    """Return the curve that holds the least, of equal ones the first; one without max batch holds nothing for sure."""
+    return min(curves, key=lambda curve: curve.verdict.max_batch or 0)
 
 
 def study_of(source: Run | Study) -> Study:

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from . import check, hub, run, runs, servers
+from . import badge, check, hub, run, runs, servers
 from .console import USAGE_ERROR
 
 
@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, Command] = {
     "report": Command("report stored runs again", runs.add_report, runs.run_report),
     "compare": Command("compare a run with a baseline", runs.add_compare, runs.run_compare),
     "history": Command("draw max batch over the stored runs", runs.add_history, runs.run_history),
+    "badge": Command("draw how many sessions a stored run holds", badge.add_badge, badge.run_badge),
     "export": Command("write a run as older result files", runs.add_export, runs.run_export),
     "import": Command("make runs of older result files", runs.add_import, runs.run_import),
     "deploy": Command("create or update a Hugging Face Space", hub.add_deploy, hub.run_deploy),

@@ -22,6 +22,7 @@ from .console import (
     run_folders,
     terminal_width,
 )
+from .curves import add_curve_selection, select_curves
 
 if TYPE_CHECKING:
     from pytest_openenv_scale.analysis.axes import CurveHistory
@@ -247,8 +248,7 @@ _FIGURES = (".svg", ".png")
 def add_history(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_results(parser)
-    parser.add_argument("--test", metavar="TEXT", help="only tests whose node id has this in it")
-    parser.add_argument("--infrastructure", metavar="LABEL", help="only this infrastructure")
+    add_curve_selection(parser)
     parser.add_argument("--metric", default="max_batch", metavar="NAME", help="what to draw (default: max_batch)")
     parser.add_argument("--batch", type=int, metavar="N", help="take a metric of a batch at this one")
     parser.add_argument("--last", type=int, default=50, metavar="N", help="only so many runs (default: 50)")
@@ -275,7 +275,7 @@ def run_history(arguments: argparse.Namespace) -> int:
         raise GrammarError(f"--output: {problem}")
     runs, problems = _last_runs(arguments)
     all_curves = histories(runs, arguments.metric, batch=arguments.batch)
-    curves = _select_curves(all_curves, arguments)
+    curves = select_curves(all_curves, arguments)
     print_block(history_lines(curves, width=terminal_width(), encoding=sys.stdout.encoding))
     for problem in problems:
         print_error("history", problem)
@@ -296,25 +296,6 @@ def _last_runs(arguments: argparse.Namespace) -> tuple[list[Run], list[str]]:
     if not runs:
         raise RunError(problems[0] if problems else f"there is no run in {folders_text(folders)}")
     return sorted(runs, key=lambda run: run.record.started_at), problems
-
-
-def _select_curves(curves: tuple[CurveHistory, ...], arguments: argparse.Namespace) -> list[CurveHistory]:
-    from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.core.parsing import short_repr, suggestion
-
-    labels = list(dict.fromkeys(curve.infrastructure for curve in curves))
-    if arguments.infrastructure is not None and arguments.infrastructure not in labels:
-        text = f"no run measured an infrastructure {short_repr(arguments.infrastructure)}"
-        raise RunError(f"{text}{suggestion(arguments.infrastructure, labels)}" if labels else text)
-    selected = [
-        curve
-        for curve in curves
-        if (arguments.test or "") in curve.test and arguments.infrastructure in (None, curve.infrastructure)
-    ]
-    if not selected:
-        tests = ", ".join(dict.fromkeys(curve.test for curve in curves)) or "none"
-        raise RunError(f"no curve is left to show; the tests of these runs are: {tests}")
-    return selected
 
 
 def _draw(curves: list[CurveHistory], path: Path) -> None:

@@ -256,6 +256,15 @@ def max_batch_text(verdict: CurveVerdict) -> str:
     return f"{'≥ ' if is_open(verdict) else ''}{formatting.count(verdict.max_batch)}"
 
 
+def holds_text(curve: StudyCurve) -> str:
+    """Return what a curve holds: "holds 817 sessions", "holds ≥ 64 slots", "max batch unknown"."""
+    verdict = curve.verdict
+    if verdict.max_batch is None:
+        return f"max batch {max_batch_text(verdict)}"
+    unit = "slot" if is_steady(curve.curve.curve) else "session"
+    return f"holds {max_batch_text(verdict)} {unit}{'' if verdict.max_batch == 1 else 's'}"
+
+
 def is_open(verdict: CurveVerdict) -> bool:
     """Say whether every batch asked for passes, so that a larger one might too."""
     return verdict.max_batch is not None and verdict.max_batch == max(verdict.curve.batches)
