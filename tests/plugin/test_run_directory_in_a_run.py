@@ -70,12 +70,13 @@ def test_without_results_the_rows_of_a_sweep_can_be_read_until_the_run_ends(inne
 
 def test_without_results_a_missed_slo_under_xdist_is_reported_all_the_same(inner):
     inner.tests("@pytest.mark.scaling\n@pytest.mark.slo(max_batch=2)\ndef test_scale(scaling):\n    scaling.run()\n")
-    arguments = ("--openenv-results", "none", "--openenv-json", "report.json")
+    arguments = ("--openenv-results", "none", "--openenv-json", "report.json", "--openenv-outputs", "job.env")
     result = inner.run("-n1", *arguments, "--openenv-target", "fake,capacity=1")
     result.assert_outcomes(failed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     report = json.loads((inner.path / "report.json").read_text())
     assert (report["status"], report["outcome"]) == ("complete", "missed")
+    assert (inner.path / "job.env").read_text() == "openenv_verdict=missed\nopenenv_max_batch=1\nopenenv_run=\n"
     assert _temporary_files() == []
 
 

@@ -368,15 +368,17 @@ def test_a_variable_that_cannot_be_a_header_is_refused(settle, monkeypatch):
 
 
 def test_paths_of_the_command_line_start_where_pytest_was_started(settle, pytester):
-    settings = settle("--openenv-results=runs", "--openenv-json=out/report.json")
+    settings = settle("--openenv-results=runs", "--openenv-json=out/report.json", "--openenv-outputs=job.env")
     assert settings.results == pytester.path / "runs"
     assert settings.json == pytester.path / "out/report.json"
+    assert settings.outputs == pytester.path / "job.env"
 
 
 def test_paths_of_ini_start_at_its_file(settle, pytester, monkeypatch):
     inner = pytester.mkdir("inner")
     monkeypatch.chdir(inner)
-    settings = settle(ini="openenv_results = runs\nopenenv_json = /tmp/x.json")
+    settings = settle(ini="openenv_results = runs\nopenenv_json = /tmp/x.json\nopenenv_outputs = job.env")
+    assert settings.outputs == pytester.path / "job.env"
     assert settings.results == pytester.path / "runs"
     assert settings.json == Path("/tmp/x.json")
 

@@ -264,6 +264,12 @@ OPTIONS: tuple[Option, ...] = (
         "Folder for the results; the word none writes nothing",
     ),
     Option("json", "FILE", None, "File to write the JSON report to, besides the one in the results"),
+    Option(
+        "outputs",
+        "FILE",
+        None,
+        "File to append openenv_verdict, openenv_max_batch and openenv_run to, as NAME=value for later jobs of a CI",
+    ),
     Option("report", "LIST", "md", "Reports to write: any of md, html, figures and log, or none"),
     Option(
         "soak",

@@ -90,13 +90,13 @@ class Settings:
     """Everything a sweep is asked to do; `sources` tells where each value came from, by option name.
 
     `waits`, `timeout`, `soak`, `lock_timeout` and `ping` (None: off) are seconds, `processes` None means automatic,
-    `results` and `json` None mean nothing is written there. `slo` holds the limits of command line and ini alike, each
-    with its source. `until_done` tells that a session ends with its episode, after `steps` at most; `until_done_flag`
-    is the option of that name. `think` is None without a think time. `ramp` and `for_` (seconds) are as they are
-    written: `config.arriving` puts those of one test into its `arrival`. `declared` keeps the axes as they stand
-    without the command line, `command_line` the options written on it (without secrets), for the command that reruns a
-    curve. `headers` are never shown. `again` is how often a repetition is measured again that only the client left in
-    doubt.
+    `results`, `json` and `outputs` None mean nothing is written there. `slo` holds the limits of command line and ini
+    alike, each with its source. `until_done` tells that a session ends with its episode, after `steps` at most;
+    `until_done_flag` is the option of that name. `think` is None without a think time. `ramp` and `for_` (seconds) are
+    as they are written: `config.arriving` puts those of one test into its `arrival`. `declared` keeps the axes as they
+    stand without the command line, `command_line` the options written on it (without secrets), for the command that
+    reruns a curve. `headers` are never shown. `again` is how often a repetition is measured again that only the client
+    left in doubt.
     """
 
     targets: tuple[TargetSpec, ...]
@@ -143,6 +143,7 @@ class Settings:
     ramp: float | None = None
     for_: float | None = None
     until_done_flag: bool = False
+    outputs: Path | None = None
 
     @property
     def repetitions(self) -> int:

@@ -319,6 +319,7 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         "note": _plain(parse_text),
         "results": parse_directory,
         "json": parse_file,
+        "outputs": parse_file,
         "report": _plain(parse_reports),
         "soak": _plain(parse_seconds, what="the soak"),
         "baseline": _relative(parse_reference),

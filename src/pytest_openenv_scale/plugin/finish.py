@@ -79,13 +79,15 @@ def _end_run(invocation: Invocation, status: Status) -> Run:
 
 
 def _write_reports(steps: _FinalSteps, invocation: Invocation, run: Run) -> None:
-    from pytest_openenv_scale.reporting import append_step_summary, write_json, write_reports
+    from pytest_openenv_scale.reporting import append_outputs, append_step_summary, write_json, write_reports
 
     settings, hooks = invocation.settings, invocation.config.hook
     if invocation.run_location.kept:
         steps.attempt("the report", lambda: write_reports(run, formats=settings.report))
     if (path := settings.json) is not None:
         steps.attempt(f"--openenv-json {path}", lambda: write_json(run, path))
+    if (file := settings.outputs) is not None:
+        steps.attempt(f"--openenv-outputs {file}", lambda: append_outputs(run, file))
     steps.attempt("the GitHub step summary", lambda: append_step_summary(run))
     untyped_hooks: Any = hooks
     steps.attempt("a report of pytest_openenv_scale_report", lambda: untyped_hooks.pytest_openenv_scale_report(run=run))

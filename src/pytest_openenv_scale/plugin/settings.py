@@ -88,7 +88,7 @@ def resolve_settings(config: pytest.Config) -> Settings:
     server_option = "url" if "url" in servers.values else "target"
     sources["target"] = sources[server_option]
     del sources["url"]
-    optional: dict[str, Any] = dict.fromkeys(("action", "reset", "note", "json", "budget"))
+    optional: dict[str, Any] = dict.fromkeys(("action", "reset", "note", "json", "outputs", "budget"))
     until_done_flag: bool = values["until_done"]
     return Settings(
         **{**optional, **in_force(values, until_done_flag=until_done_flag)},
@@ -364,8 +364,9 @@ def check_settings(config: pytest.Config, settings: Settings) -> None:
         _check_writable(
             settings.results, _option_label(settings, "results"), "give a folder that can be written, or none"
         )
-    if settings.json is not None:
-        _check_writable(settings.json, _option_label(settings, "json"), "give a file that can be written")
+    for name, file in (("json", settings.json), ("outputs", settings.outputs)):
+        if file is not None:
+            _check_writable(file, _option_label(settings, name), "give a file that can be written")
     if "figures" in settings.report and (problem := figures_problem()):
         raise pytest.UsageError(f"{_option_label(settings, 'report')}: {problem}")
     check_baseline(settings)

@@ -15,6 +15,7 @@ from pytest_openenv_scale.core.files import replace_file
 
 from .json import junit_properties, run_json
 from .markdown.run import append_step_summary, report_markdown
+from .outputs import append_outputs
 from .text.overview import run_lines, study_lines, summary_lines
 from .text.page import Line
 from .text.sweep import cell_line, curve_lines, sweep_failure_text, sweep_lines
@@ -23,6 +24,7 @@ __all__ = [
     "FORMATS",
     "Line",
     "Study",
+    "append_outputs",
     "append_step_summary",
     "cell_line",
     "curve_lines",
