@@ -93,6 +93,22 @@ def test_the_end_of_a_log_begins_with_the_exception_it_names(fault: list[str], f
     assert end_of_log(log, 4) == [first_line, LEFT_OUT, "searched in 7", "searched in 8"]
 
 
+@pytest.mark.parametrize("before", ["ERROR:    ", "web-1  | ", "    "])
+def test_what_a_logger_writes_before_a_traceback_hides_nothing_of_it(before: str) -> None:
+    fault = [*TRACEBACK, "LookupError: ", "*****", "  Resource punkt not found."]
+    whole = fault if before == "ERROR:    " else [f"{before}{line}" for line in fault]
+    log = log_of(f"{before}{fault[0]}", *whole[1:], *(f"searched in {number}" for number in range(9)))
+    assert end_of_log(log, 4)[0] == "LookupError: Resource punkt not found."
+
+
+def test_of_a_group_the_exception_inside_is_told() -> None:
+    inside = [f"    | {line}" for line in [*TRACEBACK, "ValueError: no"]]
+    head = ["  + Exception Group Traceback (most recent call last):", '  |   File "app.py", line 1, in <module>']
+    group = [*head, "  | ExceptionGroup: several (1 sub-exception)", "  +-+------- 1 -------", *inside]
+    log = log_of(*group, "    +------------------------------------", *map(str, range(9)))
+    assert end_of_log(log, 4)[0] == "ValueError: no"
+
+
 def test_an_exception_among_the_last_lines_is_not_told_twice() -> None:
     lines = [*TRACEBACK, "ValueError: no", "bye"]
     assert end_of_log(log_of(*lines), 4) == lines[-4:]

@@ -29,6 +29,7 @@ _PROVIDER_SECRET = re.compile(
 
 
 _TRACEBACK = "Traceback (most recent call last):"
+_GROUP = f"Exception Group {_TRACEBACK}"
 _ENDED_FROM_OUTSIDE = re.compile(r"(?:[\w.]+\.)?(?:CancelledError|KeyboardInterrupt|SystemExit)\b")
 LOG_LINES = 200
 """Lines of a server's log that are read: as evidence, and to find the one that names a fault."""
@@ -40,15 +41,12 @@ def end_of_log(log: str, lines: int) -> list[str]:
     Of several exceptions the last counts that is no mere end from outside, such as a `CancelledError`.
     """
     every = log.splitlines()
-    faults = [number for number, line in enumerate(every) if _TRACEBACK in line]
-    faults = [end for start in faults if (end := _exception_after(every, start)) is not None]
-    own = [number for number in faults if not _ENDED_FROM_OUTSIDE.match(every[number].lstrip())]
-    named = (own or faults or [len(every)])[-1]
-    if named >= len(every) - lines or lines < _LEAST_LINES:
+    heads = [number for number, line in enumerate(every) if _TRACEBACK in line and _GROUP not in line]
+    faults = [fault for head in heads if (fault := _exception_after(every, head)) is not None]
+    own = [fault for fault in faults if not _ENDED_FROM_OUTSIDE.match(fault[1])]
+    number, words = (own or faults or [(len(every), "")])[-1]
+    if number >= len(every) - lines or lines < _LEAST_LINES:
         return every[-lines:]
-    words = every[named].rstrip()
-    if words.endswith(":"):  # Its message begins on a line of its own.
-        words += f" {next((line.strip() for line in every[named + 1 :] if _WORD.search(line)), '')}"
     return [words, LEFT_OUT, *every[len(every) - lines + 2 :]]
 
 
@@ -69,11 +67,23 @@ LEFT_OUT = "…"
 """The line that stands for what is left out of a log between its exception and its end."""
 
 
-def _exception_after(lines: Sequence[str], start: int) -> int | None:
-    """Return the number of the line that ends a traceback: the first that is not indented deeper than its head."""
-    indent = lines[start].index(_TRACEBACK)
-    numbers = range(start + 1, len(lines))
-    return next((number for number in numbers if lines[number][indent : indent + 1].strip()), None)
+def _exception_after(lines: Sequence[str], head: int) -> tuple[int, str] | None:
+    """Return the number of the line that ends a traceback, and the exception: the first line that is not indented.
+
+    What stands before the head stands before the other lines as well (white space, the bar of a group, the name of a
+    container), but for the level that a logger writes before the head alone ("ERROR:    ").
+    """
+    before = lines[head][: lines[head].index(_TRACEBACK)]
+    if not any(line.startswith(before) for line in lines[head + 1 : head + 2]):
+        before = ""
+    rest = [line.removeprefix(before) for line in lines[head + 1 :]]
+    end = next((number for number, line in enumerate(rest) if line[:1].strip()), None)
+    if end is None:
+        return None
+    words = rest[end].rstrip()
+    if words.endswith(":"):  # Its message begins on a line of its own.
+        words += f" {next((line.strip() for line in rest[end + 1 :] if _WORD.search(line)), '')}"
+    return head + 1 + end, words
 
 
 def redact_command(arguments: Sequence[str]) -> tuple[str, ...]:
