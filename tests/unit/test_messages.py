@@ -78,6 +78,24 @@ def test_a_reply_that_is_no_message_is_one_line_with_its_beginning(text):
     assert len(str(caught.value)) < 200
 
 
+@pytest.mark.parametrize(
+    "text",
+    ['\ufeff{"type":"observation","data":{}}', '{"type":"observation","data":' + "[" * 5_000],
+    ids=["bom", "deep"],
+)
+def test_what_openenvs_own_client_cannot_read_is_named(golden, text):
+    problems = set()
+    for reply in (text, text.encode()):
+        with pytest.raises(MessageError) as caught:
+            read_message(reply)
+        problems.add(str(caught.value).partition(": ")[0])
+    with pytest.raises((ValueError, RecursionError)):
+        json.loads(text)
+    with pytest.raises(MessageError):
+        read_answer(text.encode())
+    golden("\n".join(problems))
+
+
 @given(st.text() | JSON.map(json.dumps))
 def test_any_text_is_a_message_or_a_message_error(text):
     try:

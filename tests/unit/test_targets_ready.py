@@ -200,6 +200,7 @@ def test_a_target_adds_what_it_knows_to_what_was_not_ready(golden: Golden) -> No
         ("reset", "closed_early", "1000", "bye"),
         ("reset", "protocol", None, "a reply that is not JSON: 'hi'"),
         ("connect", "client_limit", "EMFILE", "Too many open files"),
+        ("reset", "protocol", "1009", "message longer than 256 MiB"),
     ],
 )
 def test_a_session_that_fails_after_the_handshake_is_told_by_how_it_failed(

@@ -12,6 +12,8 @@ from array import array
 from itertools import chain
 from struct import Struct
 
+from pytest_openenv_scale.core.formatting import size
+
 CONTINUATION = 0x0
 TEXT = 0x1
 BINARY = 0x2
@@ -210,7 +212,7 @@ class FrameReader:
                 return None
             (length,) = _LONG(buffer, 2)
         if opcode < CLOSE and self._size + length > self._max_message:
-            raise FrameError(1009, f"message longer than {self._max_message} bytes")
+            raise FrameError(1009, f"message longer than {size(self._max_message)}")
         if masked:
             start += 4
         end = start + length

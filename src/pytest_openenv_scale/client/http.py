@@ -395,12 +395,13 @@ def _read_json_object(url: str, status: int, reason: str, fields: Mapping[str, s
             body_text = f"redirects to {read_redirect(url, fields['location']).url}"
         words = describe_refusal(status, reason, fields, body_text)
         raise HttpFailure("handshake_status", str(status), words, read_retry_after(fields))
+    problem = "that is not a JSON object"
     try:
         body = core_text.loads(raw)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        body, problem = None, "that is nested too deeply to be read"
+    except ValueError:
         body = None
     if not isinstance(body, dict):
-        raise HttpFailure(
-            "protocol", None, f"an answer that is not a JSON object: {raw[:80].decode(errors='replace')!r}"
-        )
+        raise HttpFailure("protocol", None, f"an answer {problem}: {raw[:80].decode(errors='replace')!r}")
     return cast("dict[str, Any]", body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, cast
 
@@ -111,9 +112,13 @@ def read_message(text: str | bytes) -> tuple[str, dict[str, Any]]:
     Raises:
         MessageError: the text is no JSON object with a `type`.
     """
+    if text.startswith("\ufeff") if isinstance(text, str) else text.startswith(BOM_UTF8):
+        raise MessageError("a reply that begins with a byte order mark, which OpenEnv's own client takes for no JSON")
     try:
         message = loads(text)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise MessageError(f"a reply that is nested too deeply to be read: {_excerpt(text)}") from None
+    except ValueError:
         raise MessageError(f"a reply that is not JSON: {_excerpt(text)}") from None
     try:
         kind, data = message["type"], message["data"]

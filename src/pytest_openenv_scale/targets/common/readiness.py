@@ -20,8 +20,10 @@ from urllib.parse import SplitResult, urlsplit
 
 from pytest_openenv_scale.client.handshake import describe_refusal, tls_context
 from pytest_openenv_scale.client.http_request import HTTP_ERRORS, ProxyError, http_request, http_url
+from pytest_openenv_scale.client.stock_client import MAX_MESSAGE_BYTES
 from pytest_openenv_scale.core.endpoint import DIRECT, ExitStatus, Network
 from pytest_openenv_scale.core.errors import TargetError
+from pytest_openenv_scale.core.formatting import size
 from pytest_openenv_scale.core.target_spec import read_redirect, redact_url
 from pytest_openenv_scale.core.text import Secrets
 
@@ -412,6 +414,11 @@ def _explain_failure(
         if failure.code == "FACTORY_ERROR":
             hint = "; its class cannot be made, whatever is sent: make one in Python for the traceback"
         return Diagnosis(text + hint)
+    if failure.type == "protocol" and failure.code == "1009":
+        return Diagnosis(
+            f"answers a reset with more than can be read: {message}; OpenEnv's own client reads up to "
+            f"{size(MAX_MESSAGE_BYTES)}, so send less"
+        )
     diagnosis = diagnose(url, headers, first.mode, first.network)
     if diagnosis is not None:
         return diagnosis
