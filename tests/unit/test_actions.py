@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pytest_openenv_scale.config.workload import ActionSource, parse_action, parse_reset
+from pytest_openenv_scale.config.workload import ActionSource, Workload, parse_action, parse_reset
 from pytest_openenv_scale.core import files
 from pytest_openenv_scale.core.errors import GrammarError
 
@@ -127,6 +127,7 @@ def test_what_is_no_reset_data_is_refused(value):
         (parse_reset, '{"seed": "$wait"}'),
         (parse_action, '{"for": "$wiat"}'),
         (parse_action, '{"for": "$seed"}'),
+        (parse_action, '{"for": "${wait}"}'),
     ],
 )
 def test_a_mistyped_placeholder_is_refused_with_the_one_that_was_meant(golden, parse, value):
@@ -140,6 +141,11 @@ def test_a_mistyped_placeholder_of_a_file_is_named_with_its_line(golden, tmp_pat
     with pytest.raises(GrammarError) as error:
         parse_action("@actions.jsonl", tmp_path)
     golden(error.value)
+
+
+def test_a_placeholder_with_a_dollar_before_it_is_the_text_itself():
+    data = parse_reset({"a": "$$seed", "b": ["$$sed"], "c": "$seed", "d": "$$"})
+    assert Workload(reset=data).reset_data(2, 5) == {"a": "$seed", "b": ["$sed"], "c": 7, "d": "$$"}
 
 
 @pytest.mark.parametrize("text", ["$", "$5", "$HOME", "$wait seconds", "sed", "$x", "what costs $wait?"])

@@ -230,9 +230,11 @@ def _substitute_wait(action: Any, wait: float | None) -> Any:
 
 
 def _substitute(value: Any, name: str, replacement: Any) -> Any:
-    """Return the value with `meaning` wherever the text `name` stands alone."""
+    """Return the value with `replacement` wherever the text `name` stands alone; "$$seed" is the text "$seed"."""
     if value == name:
         return replacement
+    if isinstance(value, str):
+        return value[1:] if _ESCAPED.fullmatch(value) else value
     if isinstance(value, Mapping):
         return {key: _substitute(item, name, replacement) for key, item in cast("Mapping[str, Any]", value).items()}
     if isinstance(value, list | tuple):
@@ -248,7 +250,8 @@ def _mentions(value: Any, name: str) -> bool:
     return value == name
 
 
-_PLACEHOLDER = re.compile(r"\$[A-Za-z_]{2,12}")
+_PLACEHOLDER = re.compile(r"\$\{?[A-Za-z_]{2,12}\}?")
+_ESCAPED = re.compile(rf"\${_PLACEHOLDER.pattern}")
 _LIKENESS = 0.75
 _REFERENCE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -345,10 +348,11 @@ def _refuse_mistyped(data: Any, what: str, placeholder: str) -> None:
         for value in values:
             _refuse_mistyped(value, what, placeholder)
     elif isinstance(data, str) and data != placeholder and _PLACEHOLDER.fullmatch(data):
-        meant = difflib.get_close_matches(data.lower(), (_WAIT, _SEED), n=1, cutoff=_LIKENESS)
+        name = re.sub("[{}]", "", data.lower())
+        meant = difflib.get_close_matches(name, (_WAIT, _SEED), n=1, cutoff=_LIKENESS)
         if meant:
             hint = f'did you mean "{placeholder}"?' if meant == [placeholder] else f'only "{placeholder}" is one there'
-            raise GrammarError(f"{what} has no placeholder {short_repr(data)}; {hint}")
+            raise GrammarError(f'{what} has no placeholder {short_repr(data)}; {hint} ("${data}" is the text itself)')
 
 
 def _read_lines(name: str, directory: Path, placeholder: str) -> tuple[Any, ...]:
