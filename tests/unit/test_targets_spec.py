@@ -48,7 +48,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_key_and_the_list_of_keys(gol
     [
         "local,workers=0",
         "local,port=70000",
-        "local,server=unicorn",
+        "local,server=gunicorn",
         "local:server.app",
         "local:a:b,app=c:d",
         "local,limit_concurrency=2",

@@ -46,11 +46,12 @@ def tcp_port(value: str, what: str) -> int:
 
 
 def one_of(*choices: str) -> Parser:
-    """Return a parser that accepts exactly `choices`."""
+    """Return a parser that accepts exactly `choices`, and names them all where it does not."""
+    written = " or ".join([", ".join(choices[:-1]), choices[-1]] if len(choices) > 1 else choices)
 
     def parse(value: str, what: str) -> str:
         if value not in choices:
-            raise GrammarError(f"{what} has no choice {value!r}{suggestion(value, choices)}")
+            raise GrammarError(f"{what} has no choice {value!r}; write {written}")
         return value
 
     return parse
