@@ -107,6 +107,20 @@ def test_a_module_with_relative_imports_is_imported_as_part_of_its_folder(
     assert "server.app imports relatively: it is imported as my_env.server.app" in capfd.readouterr().err
 
 
+def test_a_function_that_imports_relatively_is_called_as_part_of_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "my_env"
+    root.mkdir()
+    (root / "models.py").write_text("MAX = 1\n")
+    (root / "app.py").write_text(f"{MODULE}\ndef create():\n    from .models import MAX\n    return app\n")
+    monkeypatch.setattr(sys, "path", [str(root), *sys.path])
+    monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    assert type(load_app("app:create", root)).__module__ == "my_env.app"
+    with pytest.raises(AppError, match=r"write the module as its package is imported, such as local:my_env"):
+        load_app("app:create")
+
+
 def test_a_root_that_does_not_import_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tmp_path / "my-env"
     root.mkdir()

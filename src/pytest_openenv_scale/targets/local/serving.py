@@ -224,17 +224,20 @@ def load_app(name: str, folder: Path | None = None) -> Any:
     Raises:
         AppError: the module does not import, has no such attribute, or that is no ASGI application.
     """
-    module_name, _, attribute = name.partition(":")
     try:
-        module = _import(name, module_name)
+        return _load(name)
     except _RelativeImportError:
         if folder is None:
             raise
-        package = _add_package(folder)
+        package, module_name = _add_package(folder), name.partition(":")[0]
         _forget(module_name.partition(".")[0])
         print(f"{module_name} imports relatively: it is imported as {package}.{module_name}", file=sys.stderr)
-        module = _import(f"{package}.{name}", f"{package}.{module_name}")
-    app_object: Any = module
+        return _load(f"{package}.{name}")
+
+
+def _load(name: str) -> Any:
+    module_name, _, attribute = name.partition(":")
+    app_object: Any = _import(name, module_name)
     for part in attribute.split("."):
         if not hasattr(app_object, part):
             raise AppError(
@@ -261,15 +264,19 @@ def _import(name: str, module_name: str) -> Any:
             _details(error),
         ) from None
     except (Exception, SystemExit) as error:
-        message = f"{name} does not import: {_error_line(error)}"
-        if isinstance(error, ImportError) and "attempted relative import" in str(error):
-            remedy = "; write the module as its package is imported, such as local:my_env.server.app:app"
-            raise _RelativeImportError(f"{message}{remedy}", _details(error)) from None
-        raise AppError(message, _details(error)) from None
+        raise _failure(f"{name} does not import", error) from None
 
 
 class _RelativeImportError(AppError):
     """A module imports relatively what is above the package it was imported as."""
+
+
+def _failure(what: str, error: BaseException) -> AppError:
+    message = f"{what}: {_error_line(error)}"
+    if isinstance(error, ImportError) and "attempted relative import" in str(error):
+        remedy = "; write the module as its package is imported, such as local:my_env.server.app:app"
+        return _RelativeImportError(f"{message}{remedy}", _details(error))
+    return AppError(message, _details(error))
 
 
 def _add_package(folder: Path) -> str:
@@ -286,7 +293,7 @@ def _add_package(folder: Path) -> str:
         if init.is_file():
             exec(compile(init.read_bytes(), init, "exec"), vars(module))
     except (Exception, SystemExit) as error:
-        raise AppError(f"{init} does not import: {_error_line(error)}", _details(error)) from None
+        raise _failure(f"{init} does not import", error) from None
     return name
 
 
@@ -299,7 +306,7 @@ def _call_factory(name: str, factory: Callable[[], object]) -> object:
     try:
         return factory()
     except (Exception, SystemExit) as error:
-        raise AppError(f"{name}() failed: {_error_line(error)}", _details(error)) from None
+        raise _failure(f"{name}() failed", error) from None
 
 
 def _check_application(name: str, app: object) -> Any:
