@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,6 +75,16 @@ async def test_a_server_that_serves_everything_passes_all_six():
         "GET /schema",
         "POST /mcp",
     ]
+
+
+async def test_of_several_urls_all_have_the_schema_of_the_first():
+    changed = {**GOOD["/schema"], "action": {"type": "object"}}
+    async with answering() as (one, _), answering() as (same, _), answering(schema=changed) as (other, _):
+        subject = make_subject(one)
+        subject.endpoint = replace(subject.endpoint, urls=(one, same, other))
+        result = await http_endpoints(subject)
+    assert (result.outcome, result.details) == (CheckOutcome.MISSED, (f"/schema of {other}: not that of {one}",))
+    assert result.figures == {"criteria": 8, "criteria_passed": 7}
 
 
 async def test_the_benchmark_environment_passes_all_six():

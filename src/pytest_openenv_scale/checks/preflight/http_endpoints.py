@@ -40,19 +40,30 @@ _EXPECTED: Mapping[str, tuple[str, Callable[[Fields], bool]]] = {
 
 
 async def http_endpoints(subject: Subject) -> CheckResult:
-    """Check what OpenEnv's own server answers over HTTP, on the first URL, with the headers of sessions."""
+    """Check what OpenEnv's own server answers over HTTP, on the first URL, with the headers of sessions.
+
+    Of several URLs all have to have the `/schema` of the first: actions are made of it.
+    """
     timeout_s = min(_TIMEOUT_S, subject.time_left_s)
-    answers = await asyncio.gather(*(asyncio.to_thread(_ask, subject.endpoint, path, timeout_s) for path in _EXPECTED))
+    first, *others = subject.endpoint.urls
+    asked = [*((first, path) for path in _EXPECTED), *((url, "/schema") for url in others)]
+    answers = await asyncio.gather(
+        *(asyncio.to_thread(_ask, subject.endpoint, url, path, timeout_s) for url, path in asked)
+    )
     problems = {
         path: problem
-        for path, answer in zip(_EXPECTED, answers, strict=True)
+        for path, answer in zip(_EXPECTED, answers, strict=False)
         if (problem := _problem(path, answer)) is not None
     }
+    schema = answers[list(_EXPECTED).index("/schema")]
+    for url, other in zip(others, answers[len(_EXPECTED) :], strict=True):
+        if other != schema:
+            problems[f"/schema of {url}"] = other if isinstance(other, str) else f"not that of {first}"
     if "/openapi.json" in problems:
         problems[_EPISODES] = "no list of paths to find them in"
     elif problem := _episode_paths_problem(_object(cast("Fields", answers[0]), "paths")):
         problems[_EPISODES] = problem
-    count = len(_EXPECTED) + 1
+    count = len(asked) + 1
     figures = {"criteria": count, "criteria_passed": count - len(problems)}
     if not problems:
         headline = f"over HTTP {', '.join(_EXPECTED)} answer as OpenEnv's own server does"
@@ -66,12 +77,12 @@ async def http_endpoints(subject: Subject) -> CheckResult:
     )
 
 
-def _ask(endpoint: Endpoint, path: str, timeout_s: float) -> Fields | str:
+def _ask(endpoint: Endpoint, url: str, path: str, timeout_s: float) -> Fields | str:
     """Return the JSON object an endpoint answers, or what came instead."""
     body = b"{}" if path == "/mcp" else None
     try:
         with http_request(
-            http_url(endpoint.urls[0]) + path,
+            http_url(url) + path,
             {"Content-Type": "application/json", **endpoint.headers},
             timeout_s,
             "GET" if body is None else "POST",
