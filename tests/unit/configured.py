@@ -26,10 +26,10 @@ def resolver(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Reso
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.plugins.append(OptionsOnly())
 
-    def run(*arguments: str, ini: str = "", file: str = "tox.ini") -> Settings:
+    def run(*arguments: str, ini: str = "", file: str = "tox.ini", table: str = "tool.pytest.ini_options") -> Settings:
         if ini:
-            section = "[tool.pytest.ini_options]" if file == "pyproject.toml" else "[pytest]"
-            (pytester.path / file).write_text(f"{section}\n{ini}\n", encoding="utf-8")
+            section = table if file == "pyproject.toml" else "pytest"
+            (pytester.path / file).write_text(f"[{section}]\n{ini}\n", encoding="utf-8")
         return resolve_settings(pytester.parseconfig(*arguments))
 
     return run

@@ -25,9 +25,9 @@ def settle(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Resolv
     return resolver(pytester, monkeypatch)
 
 
-def refused(settle: Resolve, *arguments: str, ini: str = "", file: str = "tox.ini") -> str:
+def refused(settle: Resolve, *arguments: str, ini: str = "", **where: str) -> str:
     with pytest.raises(pytest.UsageError) as error:
-        settle(*arguments, ini=ini, file=file)
+        settle(*arguments, ini=ini, **where)
     text = str(error.value)
     assert "\n" not in text
     return text
@@ -209,6 +209,46 @@ def test_a_key_set_with_o_is_named_so(golden, settle):
 
 def test_a_flag_in_ini_that_is_neither_true_nor_false_is_refused(settle):
     assert "maybe" in refused(settle, ini="openenv_full_grid = maybe")
+
+
+TYPED = """
+openenv_batches = [1, 8]
+openenv_waits = [0.1]
+openenv_reps = 3
+openenv_full_grid = true
+openenv_reset = {seed = "$seed"}
+openenv_report = ["md", "html"]
+openenv_slo = "success>=99%"
+openenv_target = ["local", "docker"]
+"""
+
+
+@pytest.mark.parametrize("table", ["tool.pytest", "tool.pytest.ini_options"])
+def test_toml_may_write_values_of_their_own_types(settle, table):
+    if table == "tool.pytest" and pytest.version_tuple < (9,):
+        assert "below [tool.pytest.ini_options]" in refused(settle, ini=TYPED, file="pyproject.toml", table=table)
+        return
+    settings = settle(ini=TYPED, file="pyproject.toml", table=table)
+    assert (settings.batches, settings.waits, settings.reps, settings.full_grid) == ((1, 8), (0.1,), 3, True)
+    assert (settings.reset, settings.report) == ({"seed": "$seed"}, ("md", "html"))
+    assert settings.slo == (Limit("success", 0.99, "ini"),)
+    assert settings.targets == (parse_target("local"), parse_target("docker"))
+    assert settle("-o", "openenv_reps=5", ini=TYPED, file="pyproject.toml", table=table).reps == 5
+
+
+def test_a_table_that_this_pytest_does_not_read_is_named(golden, settle, monkeypatch):
+    monkeypatch.setattr(pytest, "version_tuple", (8, 2, 0))
+    monkeypatch.setattr(pytest, "__version__", "8.2.0")
+    golden(refused(settle, ini=TYPED, file="pyproject.toml", table="tool.pytest"))
+
+
+USELESS = ["reps = true", "batches = [[1]]", "waits = {a = 1}", "report = 5", "slo = [5]", "target = 1979-05-27"]
+
+
+@pytest.mark.parametrize("line", USELESS)
+def test_a_value_of_toml_that_is_of_no_use_is_one_line(settle, line):
+    message = refused(settle, ini=f"openenv_{line}", file="pyproject.toml")
+    assert message.startswith(f"openenv_{line.split()[0]} in pyproject.toml: ")
 
 
 def test_an_empty_list_of_targets_is_refused(golden, settle):

@@ -255,19 +255,21 @@ def parse_file(value: Any, origin: ValueOrigin) -> Path:
     return path
 
 
-def parse_reports(value: str | list[str]) -> tuple[str, ...]:
+def parse_reports(value: object) -> tuple[str, ...]:
     """Return the names of reports, each once; "none" alone is empty.
 
     Raises:
         GrammarError: there is no such report.
     """
-    items = [str(item).strip() for item in (value.split(",") if isinstance(value, str) else value)]
+    listed = value.split(",") if isinstance(value, str) else value
+    names = cast("list[object]", listed) if isinstance(listed, list) else [listed]
+    items = [item.strip() if isinstance(item, str) else item for item in names]
     if items == ["none"]:
         return ()
     for item in items:
         if item not in REPORTS:
-            raise GrammarError(f"there is no report {short_repr(item)}{suggestion(item, (*REPORTS, 'none'))}")
-    return tuple(dict.fromkeys(items))
+            raise GrammarError(f"there is no report {short_repr(item)}{suggestion(str(item), (*REPORTS, 'none'))}")
+    return tuple(dict.fromkeys(map(str, items)))
 
 
 def _plain(parse: Callable[..., Any], **bounds: Any) -> Parser:

@@ -5,9 +5,10 @@ Every pytest run pays for this module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 
@@ -40,18 +41,70 @@ def command_line_values(config: pytest.Config) -> dict[str, Any]:
 
 
 def ini_values(config: pytest.Config) -> dict[str, Any]:
-    """Return the options given in the ini file and with `-o`, by option name, as text.
+    """Return the options given in the ini file and with `-o`, by option name.
+
+    They are text, as pytest reads it, or in a TOML file values with types of their own: `openenv_batches = [1, 8]`.
 
     Raises:
-        pytest.UsageError: a value has another type than pytest was told; one line naming where.
+        pytest.UsageError: a value has another type than its option takes, or its table is not read; one line that
+            names it.
     """
     values: dict[str, Any] = {}
-    for option in OPTIONS:
-        try:
-            values[option.name] = config.getini(option.ini)
-        except (ValueError, TypeError) as error:
-            raise pytest.UsageError(f"{ini_label(config, option)}: {error}") from None
-    return {name: value for name, value in values.items() if value is not None}
+    native = _toml_values(config)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pytest 9.2 deprecates lists where it expects text; they are read here.
+        for option in OPTIONS:
+            value, problem = None, None
+            try:
+                value = config.getini(option.ini)
+            except (ValueError, TypeError, pytest.UsageError) as error:
+                problem = error
+            if option.ini in native and option.kind != "flag" and (value is not None or problem is not None):
+                value, problem = _typed(config, option, native[option.ini]), None
+            if problem is not None:
+                raise pytest.UsageError(f"{ini_label(config, option)}: {problem}") from None
+            if value is not None:
+                values[option.name] = value
+    return values
+
+
+def _toml_values(config: pytest.Config) -> Mapping[str, Any]:
+    """Return the keys of ours in the TOML file of this run, with their own types, but those that `-o` overrides.
+
+    pytest lets a key have one type there, before 9.2, and refuses `openenv_reps = 3` where it expects text.
+
+    Raises:
+        pytest.UsageError: they stand in a table that this pytest does not read.
+    """
+    path = config.inipath
+    if path is None or path.suffix != ".toml" or "openenv_" not in (text := path.read_text(encoding="utf-8")):
+        return {}
+    import tomllib
+
+    document: dict[str, Any] = tomllib.loads(text)
+    table: dict[str, Any] = document.get("tool", {}).get("pytest", {})
+    if pytest.version_tuple < (9,) and (unread := next((key for key in table if key.startswith("openenv_")), None)):
+        raise pytest.UsageError(
+            f"{unread} in {path.name}: pytest 9 and later read [tool.pytest], this is pytest {pytest.__version__}; "
+            "write it below [tool.pytest.ini_options]"
+        )
+    written = {**document.get("pytest", {}), **table, **table.get("ini_options", {})}
+    return {key: value for key, value in written.items() if key not in _overridden(config)}
+
+
+def _typed(config: pytest.Config, option: Option, value: Any) -> Any:
+    """Return a value of a TOML file as the option is read: what may be repeated is a list of texts.
+
+    Raises:
+        pytest.UsageError: it may be repeated and is no text, nor a list of texts.
+    """
+    if option.kind != "repeated":
+        return value
+    listed = value.splitlines() if isinstance(value, str) else value
+    texts = cast("list[Any]", listed) if isinstance(listed, list) else [listed]
+    if others := [type(text).__name__ for text in texts if not isinstance(text, str)]:  # Not the values: secrets.
+        raise pytest.UsageError(f"{ini_label(config, option)}: it must be a text or a list of texts, got {others[0]}")
+    return [line for text in texts if (line := text.strip())]
 
 
 def value_sources(config: pytest.Config) -> frozenset[str]:
@@ -66,6 +119,9 @@ def value_sources(config: pytest.Config) -> frozenset[str]:
 
 def ini_label(config: pytest.Config, option: Option) -> str:
     """Return the name of an ini key in errors, with its file, or with `-o` where that sets it."""
-    overridden = {text.partition("=")[0].strip() for text in config.getoption("override_ini") or ()}
     file = config.inipath.name if config.inipath else "ini"
-    return f"-o {option.ini}" if option.ini in overridden else f"{option.ini} in {file}"
+    return f"-o {option.ini}" if option.ini in _overridden(config) else f"{option.ini} in {file}"
+
+
+def _overridden(config: pytest.Config) -> Collection[str]:
+    return {text.partition("=")[0].strip() for text in config.getoption("override_ini") or ()}
