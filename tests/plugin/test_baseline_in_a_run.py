@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from tests.plugin.conftest import usage_error_of
 
 from pytest_openenv_scale.__main__ import main
+from pytest_openenv_scale.plugin.finish import warn_inconclusive
 
 GATE = ("--openenv-baseline", "latest", "--openenv-fail-on", "max_batch:-10%,step_p99:+50%")
 
@@ -66,6 +68,16 @@ def test_a_test_the_baseline_lacks_is_inconclusive_and_warn_lets_it_pass(swept):
     result.stdout.fnmatch_lines(["inconclusive: baseline: 1 curve without a baseline: *did you rename it from*"])
     result = swept.run("--openenv-baseline", swept.runs[0].name, "--openenv-inconclusive", "warn", "-W", "default")
     result.assert_outcomes(passed=1, warnings=1)
+
+
+def test_where_warnings_are_errors_it_fails_in_one_line(golden):
+    def warn(warning):
+        raise warning
+
+    with pytest.raises(pytest.fail.Exception) as failed:
+        warn_inconclusive(SimpleNamespace(warn=warn), "inconclusive: the client was busy")
+    assert failed.value.pytrace is False
+    golden(failed.value)
 
 
 def test_a_wait_that_is_not_measured_any_more_is_inconclusive_unless_the_command_line_says_so(swept):

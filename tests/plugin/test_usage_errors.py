@@ -61,6 +61,12 @@ def test_a_wrong_option_ends_a_run_under_xdist_too(inner):
     assert usage_error_of(inner.run("-n2", "--openenv-batches", "0")).startswith("ERROR: --openenv-batches: ")
 
 
+def test_a_key_that_there_is_not_is_one_line_where_warnings_are_errors(inner, golden):
+    inner.ini(f"{PLAIN}openenv_batch = 1,8\n")
+    inner.tests("def test_other():\n    pass\n")
+    golden(usage_error_of(inner.run("-W", "error")))
+
+
 @pytest.mark.parametrize(
     ("arguments", "source"),
     [(["--openenv-report", "html,figures"], "--openenv-report"), (["-o", "openenv_report=figures"], "openenv_report")],

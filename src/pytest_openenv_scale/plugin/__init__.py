@@ -108,6 +108,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     parametrize_target(metafunc, _invocation(metafunc.config))
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Say in one line which ini key of ours there is not, where warnings are errors: pytest has a traceback for it."""
+    try:
+        return (yield)
+    except pytest.PytestConfigWarning as warning:
+        from .settings import unknown_key_problem
+
+        if problem := unknown_key_problem(session.config, str(warning)):
+            raise pytest.UsageError(problem) from None
+        raise
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Read the marks of the selected tests: servers are sized to the largest cell among them."""

@@ -23,7 +23,7 @@ from pytest_openenv_scale.results.outcome import (
 )
 
 from .collection import rerun_command, test_name
-from .finish import WIDTH, InconclusiveWarning
+from .finish import WIDTH, warn_inconclusive
 from .target import target_of
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class CheckRunner:
         if result.outcome is CheckOutcome.MET:
             return
         if result.outcome is CheckOutcome.INCONCLUSIVE and self.invocation.settings.inconclusive == "warn":
-            self.item.warn(InconclusiveWarning(f"inconclusive: {result.headline}"))
+            warn_inconclusive(self.item, f"inconclusive: {result.headline}")
             return
         pytest.fail(check_failure_text(record, kept, width=WIDTH, encoding=encoding()), pytrace=False)
 

@@ -149,6 +149,14 @@ class InconclusiveWarning(pytest.PytestWarning):
     """An SLO could not be judged, and `--openenv-inconclusive warn` lets the test pass."""
 
 
+def warn_inconclusive(item: pytest.Item, text: str) -> None:
+    """Let a test pass with a warning; where warnings are errors, fail it with the same line and no traceback."""
+    try:
+        item.warn(InconclusiveWarning(text))
+    except InconclusiveWarning as warning:
+        pytest.fail(f"{warning} (warnings are errors here: -W, filterwarnings)", pytrace=False)
+
+
 def judge_test(item: pytest.Item, scaling: Scaling) -> None:
     """Fail a test whose SLO is not met, or that measured nothing."""
     if scaling.sweep is not None:
@@ -204,7 +212,7 @@ def _judge_sweep(item: pytest.Item, sweep: Sweep, no_baseline: str | None, *, wa
         return
     first_line = f"inconclusive: {inconclusive[0]}"
     if warn:
-        item.warn(InconclusiveWarning("; ".join([first_line, *inconclusive[1:]])))
+        warn_inconclusive(item, "; ".join([first_line, *inconclusive[1:]]))
         return
     rest = [f"inconclusive: {doubt}" for doubt in inconclusive[1:]]
     pytest.fail("\n\n".join([first_line, *rest, *texts, "--openenv-inconclusive warn lets this pass"]), pytrace=False)

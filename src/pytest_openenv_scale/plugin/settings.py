@@ -6,7 +6,9 @@ line that names the option or the ini key.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -384,6 +386,16 @@ def lines_to_write(settings: Settings) -> list[str]:
         f"  {shlex.join(['pytest', '--pyargs', 'pytest_openenv_scale.suite', '-m', 'scaling', *options])}",
         f"  {shlex.join([*RUN, *servers])}",
     ]
+
+
+def unknown_key_problem(config: pytest.Config, warning: str) -> str | None:
+    """Return which ini key there is not, where pytest warns of one that begins as ours do; else None."""
+    if not (match := re.search(r"\bopenenv_\w*", warning)):
+        return None
+    file = config.inipath.name if config.inipath else "the ini file"
+    similar = difflib.get_close_matches(match[0], [option.ini for option in OPTIONS], n=1)
+    hint = f"did you mean {similar[0]}?" if similar else "pytest --help lists them all"
+    return f"{match[0]} in {file}: there is no such key; {hint}"
 
 
 def _option_label(settings: Settings, name: str) -> str:
