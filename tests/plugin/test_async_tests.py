@@ -65,6 +65,18 @@ def test_what_cannot_be_measured_fails_an_async_test_with_one_line(inner):
     assert "mark slo(wait=1)" in errors_of(result, ["test_scale"])
 
 
+def test_a_test_on_another_event_loop_says_what_to_write(inner, golden):
+    inner.tests(
+        f'@pytest.mark.parametrize("anyio_backend", ["trio"])\n{SCALE}'
+        "async def test_of_anyio(scaling, anyio_backend):\n    await scaling.run_async()\n\n"
+        f"{SCALE}def test_of_another_plugin(scaling):\n    scaling.run_async().send(None)\n\n"
+        f"{SCALE}def test_of_sessions(scaling):\n    scaling.session().__aenter__().send(None)\n"
+    )
+    result = inner.run("-o", "asyncio_mode=auto")
+    result.assert_outcomes(failed=2, errors=1)
+    golden(errors_of(result, ["test_of_anyio[trio]", "test_of_another_plugin", "test_of_sessions"]))
+
+
 def test_an_async_test_that_is_not_marked_for_the_plugin_there_is_says_what_to_write(inner, golden):
     inner.tests(f"{SCALE}async def test_scale(scaling):\n    await scaling.run_async()\n")
     result = inner.run()

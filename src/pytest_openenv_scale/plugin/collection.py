@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -293,6 +294,8 @@ def _make_declaration(item: pytest.Item, settings: Settings, *, fixture: bool) -
             f"mark {arguments[0]} has arguments, but the test does not use the fixture scaling; "
             f"write def {item.originalname}(scaling): scaling.run()"
         )
+    if _is_trio(item):
+        raise MarkError(needs_asyncio("the fixture scaling of an async test"))
     if mark is None:
         raise MarkError(
             "the fixture scaling needs the mark: write @pytest.mark.scaling above the test "
@@ -318,6 +321,24 @@ def _make_declaration(item: pytest.Item, settings: Settings, *, fixture: bool) -
         on_loopback = not all(map(is_elsewhere, test_settings.targets))
         largest = largest_searched(test_settings.search, slos, curves, on_loopback=on_loopback)
     return Declaration(test_settings, slos, largest, curves=len(curves))
+
+
+def needs_asyncio(what: str) -> str:
+    """Return what to write where a test runs on another event loop than `what` works with."""
+    return (
+        f"{what} needs asyncio, and this test runs on another event loop, such as trio's; write "
+        '@pytest.mark.parametrize("anyio_backend", ["asyncio"]) above a test of anyio, or '
+        "def test_…(scaling): scaling.run()"
+    )
+
+
+def _is_trio(item: pytest.Function) -> bool:
+    """Say whether anyio's plugin runs this async test on trio."""
+    callspec: Any = getattr(item, "callspec", None)
+    backend: object = callspec.params.get("anyio_backend") if callspec else None
+    if isinstance(backend, tuple) and backend:  # Its name and its options.
+        backend = cast("tuple[object, ...]", backend)[0]
+    return backend == "trio" and inspect.iscoroutinefunction(item.obj)
 
 
 def is_elsewhere(spec: TargetSpec) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,7 +15,7 @@ from pytest_openenv_scale.config.limits import Slo
 from pytest_openenv_scale.config.settings import Settings
 from pytest_openenv_scale.core.endpoint import Endpoint
 
-from .collection import check_slos_apply, rerun_command, test_name
+from .collection import check_slos_apply, needs_asyncio, rerun_command, test_name
 from .marks import DECLARATION, MarkError
 from .target import target_of
 
@@ -82,8 +82,10 @@ class Scaling:
     async def run_async(self) -> Sweep:
         """Measure like `run`, in a thread: the event loop of the test goes on meanwhile.
 
-        Cancelling ends the measurement within about half a second; what was measured is kept.
+        Cancelling ends the measurement within about half a second; what was measured is kept. The test fails where
+        its event loop is not asyncio's.
         """
+        self._require_asyncio("run_async")
         self._begin()
         cancelled = threading.Event()
         measuring = asyncio.ensure_future(asyncio.to_thread(self._measure, cancelled))
@@ -95,24 +97,28 @@ class Scaling:
             measuring.exception()  # It was retrieved: asyncio need not complain about it.
             raise
 
-    def session(self) -> AbstractAsyncContextManager[ClientSession]:
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[ClientSession]:
         """Open a WebSocket session of one's own on the server, as the sweeps do; closed with the block.
 
         `await s.reset(seed=1)`, `await s.step({...})` and `await s.state()` return replies; each is bounded
-        by `--openenv-timeout` seconds and raises `SessionFailed`, as opening does.
+        by `--openenv-timeout` seconds and raises `SessionFailed`, as opening does. The test fails where its event loop
+        is not asyncio's.
         """
         from pytest_openenv_scale.client.session import open_session
 
+        self._require_asyncio("session")
         self.opened_session = True
         endpoint = self._task.endpoint
         settings = self.settings
-        return open_session(
+        async with open_session(
             endpoint.urls[0],
             headers=endpoint.headers,
             timeout_s=settings.timeout,
             ping_s=settings.ping,
             network=endpoint.network,
-        )
+        ) as session:
+            yield session
 
     def skip_where_sessions_do_not_play(self) -> None:
         """Skip the test where an earlier check found that sessions get errors only: one failure is enough.
@@ -124,6 +130,10 @@ class Scaling:
         first = first_unmet(self._invocation.run_directory().path, self.endpoint.target)
         if first is not None and self.settings.played == "required":
             pytest.skip(f"not measured: sessions do not play, as {first.test} tells")
+
+    def _require_asyncio(self, method: str) -> None:
+        if not is_loop_running():
+            self._fail(needs_asyncio(f"scaling.{method}()"))
 
     def _begin(self) -> None:
         if self.began:
