@@ -262,7 +262,9 @@ def test_workers_of_xdist_keep_their_checks_in_one_run(inner, url):
 
 
 def test_a_test_without_a_mark_of_the_suite_names_no_page_of_it(inner, run_check_test, url):
-    run_check_test("outcome('missed')").stdout.fnmatch_lines(["  what it means: docs/suite/capacity.md"])
+    run_check_test("outcome('missed')").stdout.fnmatch_lines(
+        ["  what it means: suite/capacity.md of the documentation"]
+    )
     inner.tests(f"{CHECKS}\n\ndef test_it(openenv_check):\n    openenv_check(outcome('missed'))\n")
     result = inner.run("--openenv-url", url)
     result.assert_outcomes(failed=1)

@@ -89,7 +89,7 @@ class _Screen:
         print(page.text, flush=True)
 
 
-GUIDE = "docs/self-test.md"
+_ADVICE = "judge smaller batches, or give it more load processes (--processes)"
 
 _WIDTHS = (5, 6, 7, 16, 16, 16, 9)
 _LIMITS_TEXT = f"{P50_LIMIT_S * 1e3:.0f}/{P99_LIMIT_S * 1e3:.0f} ms"
@@ -147,7 +147,7 @@ def _end_reason(ladder: ModeLadder, time_s: float) -> str:
         case "interrupted":
             return "interrupted"
         case "unresolved":
-            return f"{_breach_text(next(measured for measured in ladder.rungs if not measured.resolved))}: see {GUIDE}"
+            return f"{_breach_text(next(measured for measured in ladder.rungs if not measured.resolved))}: {_ADVICE}"
 
 
 def _breach_text(measured: MeasuredBatch) -> str:

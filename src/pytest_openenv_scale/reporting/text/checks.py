@@ -72,7 +72,7 @@ def check_failure_text(
     if result.outcome is CheckOutcome.INCONCLUSIVE:
         page.add_sentence("--openenv-inconclusive warn lets this pass")
     if check.subject != "check":  # which is what tests of one's own are, without a mark of the suite
-        page.add_sentence(f"what it means: docs/suite/{check.subject}.md")
+        page.add_sentence(f"what it means: suite/{check.subject}.md of the documentation")
     if evidence_path is not None:
         page.add_line(f"  evidence: {evidence_path}")
     if check.rerun:
