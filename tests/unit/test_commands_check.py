@@ -66,7 +66,7 @@ def test_a_sound_server_passes_every_question_and_exits_0(capsys, monkeypatch):
     with in_thread(limit=16) as address:
         code, lines, err = check(capsys, f"http://{address}", "--sessions", "8")
     assert (code, err) == (0, "")
-    assert lines[0] == f"http://{address} · 8 sessions · ends within 90 s"
+    assert lines[0] == f"http://{address} · 8 sessions · ends within 50 s"
     expected = (
         "reachable second capacity slots client isolation freshness seed health parallel replies handshake messages"
     )
@@ -148,7 +148,7 @@ def test_the_url_may_be_in_a_file(answering, capsys):
     with in_thread() as address:
         Path("server.env").write_text(f"OPENENV_URL=ws://{address}\n")
         code, lines, _ = check(capsys, "env:server.env", "--sessions", "2")
-    assert (code, lines[0]) == (0, f"ws://{address} · 2 sessions · ends within 90 s")
+    assert (code, lines[0]) == (0, f"ws://{address} · 2 sessions · ends within 50 s")
 
 
 def test_a_function_of_the_current_folder_makes_the_actions(answering, capsys, monkeypatch):
@@ -219,7 +219,7 @@ def test_where_nothing_listens_it_exits_2_with_one_line(capsys):
     with refused_port() as port:
         code, lines, err = check(capsys, f"http://127.0.0.1:{port}", "--header", "Authorization: s3cret")
     expected = f"http://127.0.0.1:{port} refused the connection: nothing listens on 127.0.0.1:{port}"
-    heading = f"http://127.0.0.1:{port} · 64 sessions · ends within 90 s"
+    heading = f"http://127.0.0.1:{port} · 64 sessions · ends within 50 s"
     assert (code, lines, err) == (2, [heading], f"openenv-scale check: {expected}\n")
 
 
@@ -248,6 +248,7 @@ def test_a_web_server_that_is_no_openenv_exits_2(golden, capsys):
         ["http://h", "--json", "."],
         ["http://h", "--json", "none/found.json"],
         ["http://h", "--idle", "soon"],
+        ["http://h", "--budget", "0"],
     ],
 )
 def test_bad_input_exits_2_before_anything_is_asked(golden, arguments, capsys):

@@ -28,9 +28,7 @@ EXIT_CODES = {"met": 0, "missed": 1, "inconclusive": 3}
 
 _SESSIONS = "64"
 _MAX_SESSIONS = 16_384
-_TIMEOUT, _IDLE = "30s", "5s"
-_QUESTIONS_S = 60.0
-"""How long all questions may take, in seconds, once a first session was waited for, which may take the timeout."""
+_TIMEOUT, _IDLE, _BUDGET = "30s", "5s", "20s"
 
 _RESERVE_S = 5.0
 """How long before the time that is printed questions end, in seconds: what they found is then judged and printed."""
@@ -83,6 +81,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         f"idle ones at intervals (default: {_IDLE}; 0: do not ask)",
     )
     parser.add_argument(
+        "--budget",
+        default=_BUDGET,
+        metavar="TIME",
+        help="ask for so long at most, once a first session was waited for and but for the time that sessions are left "
+        f"quiet; what is left out is named (default: {_BUDGET})",
+    )
+    parser.add_argument(
         "--played",
         default="required",
         metavar="WHAT",
@@ -125,7 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class _Options:
-    """The command line, read; `timeout` and `idle` in seconds."""
+    """The command line, read; `timeout`, `idle` and `budget` in seconds."""
 
     target: UrlTarget
     sessions: int
@@ -134,6 +139,7 @@ class _Options:
     played: str
     timeout: float
     idle: float
+    budget: float
     seed: int
 
     @property
@@ -141,7 +147,7 @@ class _Options:
         """Within how many seconds everything ends."""
         from pytest_openenv_scale.checks.preflight.hold import quiet_s
 
-        return self.timeout + quiet_s(self.idle) + _QUESTIONS_S
+        return self.timeout + quiet_s(self.idle) + self.budget
 
 
 def _read_options(arguments: argparse.Namespace, progress: CheckProgress) -> _Options:
@@ -171,6 +177,7 @@ def _read_options(arguments: argparse.Namespace, progress: CheckProgress) -> _Op
     target = PARSERS["url"](arguments.url, origin)[0]
     timeout_s = parse_seconds(arguments.timeout, positive=True, what="--timeout")
     idle_s = parse_seconds(arguments.idle, what="--idle")
+    budget_s = parse_seconds(arguments.budget, positive=True, what="--budget")
     seed, reset, action = read("seed"), read("reset"), read("action")
     # The folder is where a user's modules are; a script's own would be on the path in its place.
     look_in(Path.cwd(), action, reset)
@@ -192,6 +199,7 @@ def _read_options(arguments: argparse.Namespace, progress: CheckProgress) -> _Op
         played=read("played"),
         timeout=timeout_s,
         idle=idle_s,
+        budget=budget_s,
         seed=seed,
     )
 

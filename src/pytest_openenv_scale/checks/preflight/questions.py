@@ -207,7 +207,7 @@ def verdict(findings: list[AnsweredQuestion], sessions: int) -> CheckVerdict:
     if not_asked:
         text += f"; not asked: {', '.join(not_asked)}"
         if any(finding.result.unmet == "time" for finding in findings):
-            text += " (a longer --timeout gives all questions more time)"
+            text += " (a longer --budget gives all questions more time)"
     return CheckVerdict(outcome, text)
 
 
