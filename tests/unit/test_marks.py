@@ -363,3 +363,22 @@ def test_sessions_open_all_the_time_need_a_steady_state(golden, arrival):
 
 def test_without_batches_hosts_is_not_checked():
     check_slos_apply([slo(hosts=9)], ("ws",), (1.0,))
+
+
+class Awkward:
+    """As an array or a missing value of pandas, it cannot be compared."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth value\nis ambiguous")
+
+    __hash__ = None
+
+
+@pytest.mark.parametrize(
+    ("mark", "arguments"),
+    [(scaling, {"batches": [Awkward()]}), (scaling, {"search": Awkward()}), (slo, {"every_cell": Awkward()})],
+)
+def test_a_value_that_cannot_be_compared_is_one_line(golden, mark, arguments):
+    with pytest.raises(MarkError) as error:
+        mark(**arguments)
+    golden(error.value)

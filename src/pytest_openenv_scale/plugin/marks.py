@@ -153,6 +153,14 @@ def parse_scaling_mark(arguments: Mapping[str, Any], directory: Path) -> Scaling
         )
     except GrammarError as error:
         raise MarkError(f"mark scaling: {error}") from None
+    except Exception as error:
+        raise _unreadable("scaling", error) from None
+
+
+def _unreadable(mark: str, error: Exception) -> MarkError:
+    """Return the error of a mark in which something stands that cannot be compared or repeated, such as an array."""
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    return MarkError(f"mark {mark}: a value of it cannot be read ({words}); write plain numbers, text or lists")
 
 
 def _check_names(mark: str, arguments: Iterable[str]) -> None:
@@ -184,6 +192,8 @@ def parse_slo_mark(arguments: Mapping[str, Any]) -> Slo:
         limits = tuple(make_limit(name, value) for name, value in arguments_given.items())
     except GrammarError as error:
         raise MarkError(f"mark slo: {error}") from None
+    except Exception as error:
+        raise _unreadable("slo", error) from None
     if not limits and every_cell is None:
         raise MarkError("mark slo: it sets no limit; write for example slo(max_batch=64)")
     return Slo(limits, wait, mode, every_cell)
