@@ -54,6 +54,13 @@ def test_repetitions_are_compared_only_where_there_are_several():
     assert "spread" not in names(refused_sweep(reps=1))
 
 
+def test_overhead_is_shown_where_steps_were_asked_to_wait():
+    waiting = measured(8)
+    assert "overhead" in names(a_sweep(waiting))
+    without = {phase: stats for phase, stats in waiting.phases.items() if phase != "overhead"}
+    assert "overhead" not in names(a_sweep(replace(waiting, phases=without)))
+
+
 def test_hosts_are_shown_where_there_are_several():
     assert "hosts" in names(doubtful_sweep())
     assert "hosts" not in names(a_sweep(measured(8)))

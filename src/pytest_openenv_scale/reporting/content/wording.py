@@ -165,6 +165,11 @@ def _has_spread(rows: Sequence[BatchPoint]) -> bool:
     return any(p99_spread(row) is not None for row in rows)
 
 
+def _has_overhead(rows: Sequence[BatchPoint]) -> bool:
+    """Return whether steps were asked to wait: without that there is nothing to be over."""
+    return any(summary.phase("overhead") for row in rows for summary in row.repetitions)
+
+
 def _has_several_hosts(rows: Sequence[BatchPoint]) -> bool:
     cells = [summary for row in rows for summary in row.repetitions]
     return any((cell.hosts or 0) > 1 or (cell.hosts_available or 0) > 1 for cell in cells)
@@ -191,7 +196,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("step", "step", "p50/p99", _latencies("step", "p50", "p99"), drop=3),
     Column("total", "total", "p50/p99", _latencies("total", "p50", "p99"), drop=1),
     Column("spread", "", "± p99", _render_spreads, drop=6, useful=_has_spread),
-    Column("overhead", "overhead", "p99", _latencies("overhead", "p99"), drop=4),
+    Column("overhead", "overhead", "p99", _latencies("overhead", "p99"), drop=4, useful=_has_overhead),
     Column("rps", "", "rps", lambda rows: _render_rates([row.requests_per_second for row in rows]), drop=7),
     Column(
         "hosts",
