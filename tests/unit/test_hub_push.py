@@ -22,6 +22,7 @@ from pytest_openenv_scale.core.files import LifetimeLock
 from pytest_openenv_scale.hub.dataset import SCHEMA, cells_parquet, cells_table, run_files, runs_in_dataset
 from pytest_openenv_scale.hub.transfer import plan_push
 from pytest_openenv_scale.reporting import write_reports
+from pytest_openenv_scale.reporting.html import page
 from pytest_openenv_scale.results.manifest import read_manifest
 from pytest_openenv_scale.results.outcome import Sample, WarmUp
 from pytest_openenv_scale.results.run_directory import RunDirectory
@@ -152,7 +153,8 @@ def test_a_missing_client_is_told_with_what_to_install(
         golden(capsys.readouterr().err)
 
 
-def test_what_sessions_said_stays_on_this_machine(tmp_path: Path) -> None:
+def test_what_sessions_said_stays_on_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page, "figure_svgs", lambda study: {})  # They show nothing of it, and take seconds to draw.
     run = a_stored_run(tmp_path)
     (record,) = read_manifest(run).sweeps
     warm_up = WarmUp("ws", steps=1, made_action=True, sample=Sample('{"word": "hunter2"}', '{"says": "hunter2"}'))
