@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import json
 import tempfile
 from collections.abc import Iterable, Iterator
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 import pytest
@@ -93,17 +95,16 @@ def usage_error_of(result: pytest.RunResult) -> str:
 
 
 @pytest.fixture(scope="session")
-def bytecode(tmp_path_factory) -> Path:
-    """Where inner processes keep bytecode, so that only the first one compiles."""
-    return tmp_path_factory.mktemp("bytecode")
+def plugin_distributions() -> list[Distribution]:
+    """Of all that is installed, what has plugins: a pytest that starts reads all of it twice."""
+    return [one for one in distributions() if any(point.group == "pytest11" for point in one.entry_points)]
 
 
 @pytest.fixture
 def inner(
-    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path_factory, bytecode: Path
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path_factory, plugin_distributions
 ) -> Iterator[Inner]:
-    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(bytecode))
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: plugin_distributions)
     for name in ("CI", "GITHUB_STEP_SUMMARY", "PYTEST_ADDOPTS", "MAX_CONCURRENT_ENVS", "WORKERS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "100")

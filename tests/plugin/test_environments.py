@@ -72,7 +72,7 @@ def test_a_test_has_the_same_name_in_the_run_as_alone(several, monkeypatch, hidd
 def test_the_working_directory_comes_before_pytests_root(several):
     several.tests(SWEEP)
     several.pytester.chdir()
-    several.run_process("--rootdir", ".", "test_it.py").assert_outcomes(passed=1)
+    several.run("--rootdir", ".", "test_it.py").assert_outcomes(passed=1)
     assert starts_and_stops(several) == ["start fake largest=2", "stop fake"]
     finds = Environments(several.pytester.parseconfig("--rootdir", str(several.path)))
     assert finds.starts(several.path / "test_it.py") == (several.path,)

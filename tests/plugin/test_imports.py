@@ -53,33 +53,31 @@ def test_a_run_that_measures_nothing_imports_nothing_heavy(inner, options):
 
 
 @pytest.fixture
-def added(inner) -> Callable[..., set[str]]:
-    """Return what a run of one test imports, in one of its processes, that it does not without the plugin."""
+def added(inner) -> Callable[..., dict[str, set[str]]]:
+    """Return what a run of one test imports, in each of its processes, that it does not without the plugin."""
     disabled = " ".join(f"-p no:{name}" for name in ("anyio", "asyncio", "hypothesispytest", "rerunfailures"))
     inner.ini(f"[pytest]\naddopts = {disabled} --strict-markers\nmarkers = scaling\n")
     inner.tests("@pytest.mark.parametrize('number', [1])\ndef test_light(number):\n    pass\n")
     inner.pytester.makeconftest(WRITES_MODULES)
 
-    def modules(role: str, *arguments: str) -> set[str]:
+    def modules(*arguments: str) -> dict[str, set[str]]:
         inner.run_process(*arguments).assert_outcomes(passed=1)
-        return set((inner.path / f"{role}.modules").read_text().split())
+        return {path.stem: set(path.read_text().split()) for path in inner.path.glob("*.modules")}
 
-    return lambda role, *arguments: (
-        modules(role, *arguments) - modules(role, *arguments, "-p", f"no:{PACKAGE.removeprefix('pytest_')}")
-    )
+    def added_by(*arguments: str) -> dict[str, set[str]]:
+        without = modules(*arguments, "-p", f"no:{PACKAGE.removeprefix('pytest_')}")
+        return {role: names - without[role] for role, names in modules(*arguments).items()}
+
+    return added_by
 
 
 @pytest.mark.parametrize("arguments", [(), ("-v",), ("-m", "not scaling")])
 def test_a_run_that_uses_none_of_this_imports_the_plugin_and_nothing_else(added, arguments):
-    assert added("main", "-p", "no:xdist", *arguments) == LIGHT
+    assert added("-p", "no:xdist", *arguments) == {"main": LIGHT}
 
 
-def test_nor_does_an_xdist_worker(added):
-    assert added("worker", "-n1") == LIGHT
-
-
-def test_and_what_starts_it_imports_what_names_a_run(added):
-    assert added("main", "-n1") == CONTROLLER
+def test_nor_does_an_xdist_worker_and_what_starts_it_imports_what_names_a_run(added):
+    assert added("-n1") == {"worker": LIGHT, "main": CONTROLLER}
 
 
 def test_importing_the_package_imports_none_of_its_parts(inner):

@@ -15,6 +15,7 @@ from tests.pytest_run import environ
 from tests.server_process import running_server
 from tests.shadows import write_shadows
 
+from pytest_openenv_scale.reporting.html import page
 from pytest_openenv_scale.targets import url
 
 INI = """
@@ -33,6 +34,12 @@ def real(inner):
     return inner
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Pages have none: processes of their own draw them for seconds, and other tests look at them."""
+    monkeypatch.setattr(page, "figure_svgs", lambda study: {})
+
+
 def test_the_built_in_environment_holds_two_sessions(real):
     real.tests(
         "@pytest.mark.scaling(batches=[1, 2], waits=[0.01])\n@pytest.mark.slo(max_batch=2)\n"
@@ -43,7 +50,7 @@ def test_the_built_in_environment_holds_two_sessions(real):
         "        reply = await s.step({'wait_seconds': 0.0})\n"
         "        assert reply.observation['waited_seconds'] == 0.0\n"
     )
-    result = real.run_process("-v", "--openenv-target", "local:builtin")
+    result = real.run("-v", "--openenv-target", "local:builtin")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*✓ SLO met: max_batch ≥ 2, got 2; *"])
     assert real.manifest["status"] == "complete"
@@ -71,7 +78,7 @@ def test_header_values_and_passwords_are_found_nowhere(real):
         "def test_scale(scaling):\n    scaling.run()\n"
     )
     with running_server() as (_, address):
-        result = real.run_process(
+        result = real.run(
             *("--openenv-url", f"http://someone:{SECRET}@{address}", "--junitxml=junit.xml"),
             *("--openenv-header", f"X-Token: {SECRET}", "--openenv-json", "report.json", "-v", "-rA", "--showlocals"),
         )
@@ -134,6 +141,7 @@ def test_why_a_load_process_ended_stands_in_the_verdict(real):
             assert (refused["figures"]["sessions"], refused["figures"]["asked"]) == (cell["batch"], cell["batch"])
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_certificates_that_are_not_checked_stand_in_every_report(real):
     with in_thread(certificate=CERTIFICATE) as address:
         real.tests("@pytest.mark.scaling(batches=[2], waits=[0.01])\ndef test_it(scaling):\n    scaling.run()\n")
@@ -148,6 +156,7 @@ def test_certificates_that_are_not_checked_stand_in_every_report(real):
         assert "TLS certificates were not checked" in (run / report).read_text(), report
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_proxy_stands_in_every_report_and_its_password_in_nothing(real):
     authorization = f"Basic {base64.b64encode(f'hilde:{SECRET}'.encode()).decode()}"
     with in_thread() as address, connect_proxy(authorization=authorization) as proxy:
@@ -174,7 +183,7 @@ def test_a_search_comes_to_the_limit_the_server_was_given(real):
         "@pytest.mark.scaling(waits=[0.01], search='1..64', precision=0)\n@pytest.mark.slo(success=1)\n"
         "def test_scale(scaling):\n    assert scaling.run().max_batch() == 23\n"
     )
-    result = real.run_process("--openenv-target", "local:builtin,workers=1,max_envs=23")
+    result = real.run("--openenv-target", "local:builtin,workers=1,max_envs=23")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["*searched 1 to 64, exact: *; 23 passes in 3 of 3, 24 fails in 3 of 3*"])
 

@@ -231,7 +231,7 @@ def test_a_run_that_only_marks_ask_for_is_one_run_in_the_default_folder(inner, w
         "def pytest_openenv_scale_target(spec, context):\n    return FakeTarget(spec, context)\n"
     )
     inner.tests("@pytest.mark.scaling(batches=[1, 2], waits=0.01)\ndef test_scale(scaling):\n    scaling.run()\n")
-    result = inner.run_process(workers)
+    result = inner.run(workers)
     result.assert_outcomes(passed=1)
     (run,) = inner.runs
     result.stdout.fnmatch_lines([f"run {run} (complete)"])

@@ -124,8 +124,8 @@ def test_a_search_beside_a_full_grid_and_other_mistakes_are_one_line(inner, gold
     golden(errors_of(inner.run(), ["test_scale"]))
     write_test(inner, "", "success=1, every_cell='no'")
     golden(errors_of(inner.run(), ["test_scale"]))
-    golden(usage_error_of(inner.run_process("--openenv-search", "some")))
-    golden(usage_error_of(inner.run_process("--openenv-precision", "80%")))
+    golden(usage_error_of(inner.run("--openenv-search", "some")))
+    golden(usage_error_of(inner.run("--openenv-precision", "80%")))
 
 
 def test_a_baseline_hints_where_the_curve_ended(inner):

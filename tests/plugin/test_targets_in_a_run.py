@@ -78,7 +78,7 @@ def test_a_target_that_does_not_start_is_one_clean_error_with_its_log(inner):
 @pytest.mark.parametrize("workers", ["-n0", "-n1"])
 def test_a_target_that_does_not_stop_is_told_at_the_end_and_takes_nothing_from_what_was_measured(inner, workers):
     inner.tests("@pytest.mark.scaling\ndef test_scale(scaling):\n    scaling.run()\n")
-    result = inner.run_process("--openenv-target", "fake,left=not stopped", workers)
+    result = inner.run("--openenv-target", "fake,left=not stopped", workers)
     result.assert_outcomes(passed=1)
     assert result.ret == pytest.ExitCode.OK
     assert result.outlines.count("not stopped") == 1

@@ -106,7 +106,7 @@ def test_help_shows_every_option_with_its_default_and_no_secret(inner):
 
 
 def test_without_the_plugin_its_options_are_unknown_and_tests_run(inner):
-    inner.ini("[pytest]\nmarkers = scaling: not ours\n")
+    inner.ini("[pytest]\nasyncio_default_fixture_loop_scope = function\nmarkers = scaling: not ours\n")
     inner.tests("@pytest.mark.scaling\ndef test_other():\n    pass\n")
-    inner.run_process("-p", "no:openenv_scale").assert_outcomes(passed=1)
-    assert inner.run_process("-p", "no:openenv_scale", "--openenv-reps", "2").ret == pytest.ExitCode.USAGE_ERROR
+    inner.run("-p", "no:openenv_scale").assert_outcomes(passed=1)
+    assert inner.run("-p", "no:openenv_scale", "--openenv-reps", "2").ret == pytest.ExitCode.USAGE_ERROR
