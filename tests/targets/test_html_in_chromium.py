@@ -12,15 +12,14 @@ import pytest
 
 from components import lacking
 
-sync_api = pytest.importorskip("playwright.sync_api")
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 
-from figures_samples import steady_state  # noqa: E402
-from html_pages import empty_run, hostile_study, interrupted_run, large_study  # noqa: E402
-from study_samples import a_study, sample, stored_run  # noqa: E402
+from figures_samples import steady_state
+from html_pages import empty_run, hostile_study, interrupted_run, large_study
+from study_samples import a_study, sample, stored_run
 
-from pytest_openenv_scale.reporting import write_reports  # noqa: E402
-from pytest_openenv_scale.reporting.html import report_html  # noqa: E402
+from pytest_openenv_scale.reporting import write_reports
+from pytest_openenv_scale.reporting.html import report_html
 
 pytestmark = pytest.mark.real
 
@@ -61,6 +60,8 @@ CONTRASTS = """() => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    # Not at the top: the fast tests are collected beside these.
+    sync_api = pytest.importorskip("playwright.sync_api")
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         lacking("there is no Chromium here (apt install chromium)")
