@@ -6,8 +6,11 @@ import gc
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Generator
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +53,32 @@ def pytest_configure(config: pytest.Config) -> None:
         # Daemons that the tests start, munge's for one, refuse a folder that others cannot pass.
         Path(folder).chmod(0o711)
         os.environ["TMPDIR"] = tempfile.tempdir = folder
+    elif "MPLCONFIGDIR" not in os.environ:
+        # What matplotlib finds out about fonts takes it a second, and is kept here for every process that draws.
+        os.environ["MPLCONFIGDIR"] = fonts = tempfile.mkdtemp(prefix="oe-fonts-")
+        config.add_cleanup(lambda: shutil.rmtree(fonts, ignore_errors=True))
     # What a shell starts in the background ignores interrupts, and so would all that is started here.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Let each process of xdist begin with other modules: what one has compiled, the others only read."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if worker is None or [Path(folder).resolve() for folder in session.config.args] != [Path(__file__).parent]:
+        return
+    # Not at the top either.
+    import unit_rules
+
+    unit_rules.apply()
+    folder = Path(__file__).with_name("unit")
+    sys.path.insert(0, str(folder))
+    modules = sorted(path.stem for path in folder.glob("test_*.py"))
+    first = len(modules) * int(worker.removeprefix("gw")) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    for module in [*modules[first:], *modules[:first]]:
+        with suppress(Exception, pytest.skip.Exception):  # Collecting it tells.
+            import_module(module)
 
 
 def pytest_collection_finish() -> None:

@@ -1,19 +1,13 @@
-"""How hypothesis tries examples: how long one takes on a shared machine is no property of what is tested.
-
-Every `report.json` that a test makes is held to its schema.
-"""
+"""The rules of these tests, and waits that pass quickly where one asks for it."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import settings
 
-import report_schema
+import unit_rules
 from quick_waits import pass_quickly
 
-report_schema.check_every_report()
-settings.register_profile("patient", deadline=None)
-settings.load_profile("patient")
+unit_rules.apply()
 
 
 @pytest.fixture
