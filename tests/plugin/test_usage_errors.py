@@ -39,6 +39,7 @@ WRONG = {
     "url and target": ("--openenv-url", ["--openenv-url", "http://a", "--openenv-target", "local"]),
     "results in a file": ("--openenv-results", ["--openenv-results", "test_it.py"]),
     "results below a file": ("--openenv-results", ["--openenv-results", "test_it.py/runs"]),
+    "dots of no figure": ("--openenv-dpi", ["--openenv-dpi", "300"]),
     "json below a file": ("--openenv-json", ["--openenv-json", "test_it.py/report.json"]),
     "ini value on the command line": ("-o openenv_reps", ["-o", "openenv_reps=never"]),
     "ini results": ("openenv_results", ["-o", "openenv_results=test_it.py"]),

@@ -13,6 +13,7 @@ from report_samples import a_sweep, measured
 
 from goldens import NOW
 from pytest_openenv_scale.__main__ import main
+from pytest_openenv_scale.config.figures import FIGURE_FORMATS, FigureFiles
 from pytest_openenv_scale.reporting.figures import write
 from pytest_openenv_scale.results.run_directory import RunDirectory
 
@@ -209,14 +210,14 @@ def test_history_draws_a_figure(results, tmp_path, capsys, monkeypatch):
     pictures = []
     draw_all = write.draw_all
 
-    def draw_once(contents):
-        pictures.extend([] if pictures else draw_all(contents))
+    def draw_once(contents, files):
+        pictures.extend([] if pictures else draw_all(contents, FigureFiles(FIGURE_FORMATS, files.dpi)))
         return pictures
 
     monkeypatch.setattr(write, "draw_all", draw_once)
     a_stored_run(results, "run-1")
     a_stored_run(results, "run-2", refused=2)
-    for name, begins in (("history.svg", b"<?xml"), ("history.png", b"\x89PNG")):
+    for name, begins in (("history.svg", b"<?xml"), ("history.png", b"\x89PNG"), ("history.pdf", b"%PDF")):
         assert main(["history", "--output", f"figures/{name}"]) == 0
         assert (tmp_path / "figures" / name).read_bytes().startswith(begins)
         assert f"written: figures/{name}" in capsys.readouterr().out
@@ -226,7 +227,9 @@ def test_history_draws_a_figure(results, tmp_path, capsys, monkeypatch):
     "arguments",
     [
         ["--metric", "max_bach"],
-        ["--output", "history.pdf"],
+        ["--output", "history.jpg"],
+        ["--output", "history.pdf", "--dpi", "300"],
+        ["--output", "history.png", "--dpi", "many"],
         ["--last", "0"],
         ["--batch", "-4"],
         ["--results", "empty"],

@@ -19,6 +19,7 @@ import figures_samples
 import pytest
 
 from pytest_openenv_scale.analysis.study import Study
+from pytest_openenv_scale.config.figures import FIGURE_FORMATS, FigureFiles
 from pytest_openenv_scale.reporting.figures.content import FigureContent
 from pytest_openenv_scale.reporting.figures.write import figure_contents
 
@@ -63,7 +64,7 @@ def _pinned_versions() -> None:
 def picture(content: FigureContent) -> bytes:
     from pytest_openenv_scale.reporting.figures.worker import draw
 
-    return draw(content, DPI).png
+    return draw(content, FigureFiles(("png",), DPI)).files["png"]
 
 
 def differing_pixels(drawn: bytes, expected: bytes) -> int | None:
@@ -129,5 +130,5 @@ def test_a_visible_change_is_found(name, frame, column, change, tmp_path):
 def test_the_same_study_gives_the_same_bytes(tmp_path):
     from pytest_openenv_scale.reporting.figures.worker import draw
 
-    content = content_of("point-scaling", tmp_path)
-    assert draw(content) == draw(content)
+    content, files = content_of("point-scaling", tmp_path), FigureFiles(FIGURE_FORMATS)
+    assert draw(content, files) == draw(content, files)

@@ -12,6 +12,7 @@ import pytest
 from study_samples import a_study, sample
 
 from pytest_openenv_scale.analysis.study import join_runs
+from pytest_openenv_scale.config.figures import FIGURE_FORMATS, FigureFiles
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.reporting.figures import FiguresError, figure_svgs, write, write_figures
 from pytest_openenv_scale.reporting.figures import content as figures_content
@@ -45,14 +46,26 @@ def folder(study, tmp_path_factory):
     path = tmp_path_factory.mktemp("figures")
     (path / "nodes.svg").write_text("of an earlier rendering")
     (path / "mine.txt").write_text("of somebody else")
-    write_figures(study, path)
+    write_figures(study, path, FigureFiles(FIGURE_FORMATS, dpi=40))
     return path
 
 
-def test_every_figure_is_written_as_svg_and_as_png(folder):
-    assert sorted(path.stem for path in folder.glob("*.png")) == sorted(KEYS)
-    assert sorted(path.stem for path in folder.glob("*.svg")) == sorted(KEYS)
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in folder.glob("*.png"))
+@pytest.mark.parametrize(("kind", "beginning"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")])
+def test_every_figure_is_written_in_every_format_asked_for(folder, kind, beginning):
+    assert sorted(path.stem for path in folder.glob(f"*.{kind}")) == sorted(KEYS)
+    assert all(path.read_bytes().startswith(beginning) for path in folder.glob(f"*.{kind}"))
+
+
+def test_a_png_has_the_dots_asked_for(folder):
+    width = int.from_bytes((folder / "scaling.png").read_bytes()[16:20])
+    assert width == 9 * 40
+
+
+def test_a_pdf_embeds_its_fonts_as_truetype_and_tells_no_time(folder):
+    pdf = (folder / "scaling.pdf").read_bytes()
+    assert b"/Subtype /Type0" in pdf or b"/Subtype /TrueType" in pdf
+    assert b"/Subtype /Type3" not in pdf
+    assert b"CreationDate" not in pdf
 
 
 def test_a_figure_that_has_no_data_now_is_removed_and_nothing_else(folder):
@@ -122,7 +135,7 @@ def test_what_people_wrote_is_escaped(study):
 
 
 def test_the_same_study_is_drawn_once_for_files_and_html(study, folder, monkeypatch):
-    monkeypatch.setattr(write, "draw_all", lambda contents: pytest.fail("drawn again"))
+    monkeypatch.setattr(write, "draw_all", lambda contents, files: pytest.fail("drawn again"))
     assert list(figure_svgs(study)) == KEYS
     assert list(figure_svgs(join_runs(study.runs))) == KEYS
 
@@ -130,9 +143,9 @@ def test_the_same_study_is_drawn_once_for_files_and_html(study, folder, monkeypa
 def test_runs_that_were_judged_again_are_drawn_again(study, folder, monkeypatch):
     drawn_keys: list[str] = []
 
-    def drawn(contents):
+    def drawn(contents, files):
         drawn_keys.extend(content.key for content in contents)
-        return [Picture(content.key, "<svg />", b"") for content in contents]
+        return [Picture(content.key, {"svg": b"<svg />"}) for content in contents]
 
     monkeypatch.setattr(write, "draw_all", drawn)
     monkeypatch.setattr(write, "_last_drawing", write._last_drawing)
@@ -178,7 +191,7 @@ def test_a_process_that_ends_is_an_error_of_one_line(monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(golden, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(write, "draw_all", lambda contents: [])
+    monkeypatch.setattr(write, "draw_all", lambda contents, files: [])
     with pytest.raises(RunError) as caught:
         write_figures(replace(a_study(sample(curves={}))), tmp_path / "file" / "figures")
     golden(caught.value)

@@ -161,6 +161,16 @@ def test_figures_without_their_extra_are_refused_before_a_run_is_read(golden, re
     assert (path / "report.html").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments", [["--dpi", "300"], ["--figure-formats", "pdf"], ["--formats", "figures", "--figure-formats", "jpg"]]
+)
+def test_how_figures_are_written_says_nothing_where_none_are(golden, results, capsys, arguments):
+    path = a_stored_run(results)
+    assert main(["report", *arguments]) == 2
+    golden(capsys.readouterr().err)
+    assert not (path / "report.md").exists()
+
+
 def test_none_only_prints(results, capsys):
     path = a_stored_run(results)
     assert main(["report", "--formats", "none", "--output", "again"]) == 0

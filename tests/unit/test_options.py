@@ -85,6 +85,8 @@ CASES = [
     ("report", "none", "report", ()),
     ("report", "md", "report", ("md",)),
     ("report", "html,md,figures,log,md", "report", ("html", "md", "figures", "log")),
+    ("figure-formats", "svg,pdf,svg", "figure_formats", ("svg", "pdf")),
+    ("dpi", "300", "dpi", 300),
 ]
 
 
@@ -172,8 +174,11 @@ WRONG = [
     ("fail-on", "max_batch:+10%", "write max_batch:-10%"),
     ("seed", "-1", "the seed must be a whole number ≥ 0, got '-1'"),
     ("json", ".", "is a directory; write the name of a file"),
-    ("report", "pdf", "there is no report 'pdf'; write one of md, html, figures, log, none"),
+    ("report", "pdf", "there is no report 'pdf'; write one of md, html, figures, latex, csv, log, none"),
     ("report", "md,none", "there is no report 'none'"),
+    ("figure-formats", "svg,bitmap", "there is no figure format 'bitmap'; write one of svg, png, pdf"),
+    ("dpi", "0", "the dots per inch must be a whole number ≥ 36, got '0'"),
+    ("dpi", "2400", "the dots per inch must be at most 1,200, got '2400'"),
     ("url", "localhost:8000", "'localhost:8000' is not a URL; write http://host:port or env:FILE"),
     ("url", "local", "'local' is not a URL"),
     ("url", "http://", "names no host"),

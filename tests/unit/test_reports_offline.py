@@ -40,7 +40,7 @@ def test_every_format_is_written_without_looking_for_an_address(watched: dict[st
     run = stored_run(tmp_path / "results", sample(batches={1: (1.0, 0.01), 8: (0.5, 0.4)}))
     command = [sys.executable, "-m", "pytest_openenv_scale", "report", str(run.path), "--output", str(tmp_path / "out")]
     done = subprocess.run(
-        [*command, "--formats", "md,html,figures,log"],
+        [*command, "--formats", "md,html,figures,latex,csv,log"],
         env=watched,
         capture_output=True,
         text=True,
@@ -49,5 +49,5 @@ def test_every_format_is_written_without_looking_for_an_address(watched: dict[st
     )
     assert done.returncode == 0, done.stderr
     written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert {"report.md", "report.html", "figures", "EXPERIMENT_LOG.md"} <= written
+    assert {"report.md", "report.html", "figures", "tables", "EXPERIMENT_LOG.md"} <= written
     assert not Path(watched["SEEN"]).exists()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from .curves import add_curve_selection, select_curves
 if TYPE_CHECKING:
     from pytest_openenv_scale.analysis.axes import CurveHistory
     from pytest_openenv_scale.analysis.run import Run
+    from pytest_openenv_scale.analysis.study import Study
     from pytest_openenv_scale.config.limits import Slo
     from pytest_openenv_scale.results.comparison import Comparison
 
@@ -44,8 +46,12 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         help="judge by this limit as well, for example total_p99<=2s; the run itself is left as it is; repeatable",
     )
     parser.add_argument(
-        "--formats", metavar="LIST", help="what to write, of md, html, figures and log; none only prints (default: md)"
+        "--formats",
+        metavar="LIST",
+        help="what to write, of md, html, figures, latex, csv and log; none only prints (default: md)",
     )
+    parser.add_argument("--figure-formats", metavar="LIST", help="of svg, png and pdf (default: svg,png)")
+    parser.add_argument("--dpi", metavar="N", help="dots per inch of figures in PNG; 300 is for print (default: 130)")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="write there, not into the run; several runs become one study"
     )
@@ -57,24 +63,34 @@ def run_report(arguments: argparse.Namespace) -> int:
     Each run's reports are written into its own directory. With --output they go there, and several runs are
     joined into one report of a study.
     """
+    from pytest_openenv_scale.config.figures import DEFAULT_FIGURES, FigureFiles, idle_reason
     from pytest_openenv_scale.config.limits import Slo, merge_slos, parse_slo_expression
-    from pytest_openenv_scale.config.values import parse_reports
+    from pytest_openenv_scale.config.values import parse_dpi, parse_figure_formats, parse_reports
     from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.core.system import figures_problem
+    from pytest_openenv_scale.reporting import write_reports
 
     # The last expression wins where a limit is named twice.
     limits = merge_slos(*(Slo((parse_slo_expression(text),)) for text in reversed(arguments.slo)))
     formats = parse_reports(arguments.formats or "md")
     if "figures" in formats and (problem := figures_problem()):
         raise RunError(f"--formats: {problem}")
+    figures = FigureFiles(
+        DEFAULT_FIGURES.formats if arguments.figure_formats is None else parse_figure_formats(arguments.figure_formats),
+        DEFAULT_FIGURES.dpi if arguments.dpi is None else parse_dpi(arguments.dpi),
+    )
+    for option, value in (("figure-formats", arguments.figure_formats), ("dpi", arguments.dpi)):
+        if value is not None and (idle := idle_reason(option, formats, figures.formats, "--formats")):
+            raise RunError(f"--{option}: {idle}")
     paths, code = _run_paths(arguments)
     if limits.limits and arguments.formats and arguments.output is None:
         raise RunError("a run's own reports stay with its own limits; write those by --slo with --output DIR")
+    write = partial(write_reports, formats=formats, directory=arguments.output, figures=figures)
     if arguments.output is not None and len(paths) > 1:
-        return _report_study(paths, limits, formats, arguments.output) or code
+        return _report_study(paths, limits, write) or code
     for path in paths:
         try:
-            _report_run(path, limits, formats, arguments.output, formats_given=arguments.formats is not None)
+            _report_run(path, limits, write, arguments)
         except RunError as error:
             code = print_error("report", str(error))
     return code
@@ -99,28 +115,27 @@ def _run_paths(arguments: argparse.Namespace) -> tuple[list[Path], int]:
     return paths, code
 
 
-def _report_run(path: Path, limits: Slo, formats: tuple[str, ...], output: Path | None, *, formats_given: bool) -> None:
+def _report_run(path: Path, limits: Slo, write: Callable[[Run], list[Path]], arguments: argparse.Namespace) -> None:
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.reporting import run_lines, write_reports
+    from pytest_openenv_scale.reporting import run_lines
 
     run = _load_run(path, limits)
     print_block(run_lines(run, width=terminal_width(), encoding=sys.stdout.encoding))
-    if output is not None:
-        _print_written(write_reports(run, formats=formats, directory=output))
-    elif not limits.limits:
-        try:
-            _print_written(write_reports(run, formats=formats))
-        except RunError as error:
-            if formats_given:
-                raise
-            # What was asked for stands on the terminal; a run on a read-only disk stays as it is.
-            print_error("report", str(error))
+    if limits.limits and arguments.output is None:
+        return
+    try:
+        _print_written(write(run))
+    except RunError as error:
+        if arguments.formats is not None or arguments.output is not None:
+            raise
+        # What was asked for stands on the terminal; a run on a read-only disk stays as it is.
+        print_error("report", str(error))
 
 
-def _report_study(paths: Sequence[Path], limits: Slo, formats: tuple[str, ...], output: Path) -> int:
+def _report_study(paths: Sequence[Path], limits: Slo, write: Callable[[Study], list[Path]]) -> int:
     """Join the runs that can be read; the others are told and make the exit code 2."""
     from pytest_openenv_scale.core.errors import RunError
-    from pytest_openenv_scale.reporting import join_runs, study_lines, write_reports
+    from pytest_openenv_scale.reporting import join_runs, study_lines
 
     code = 0
     runs: list[Run] = []
@@ -133,7 +148,7 @@ def _report_study(paths: Sequence[Path], limits: Slo, formats: tuple[str, ...], 
         return code
     study = join_runs(runs)
     print_block(study_lines(study, width=terminal_width(), encoding=sys.stdout.encoding))
-    _print_written(write_reports(study, formats=formats, directory=output))
+    _print_written(write(study))
     return code
 
 
@@ -242,9 +257,6 @@ def run_export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-_FIGURES = (".svg", ".png")
-
-
 def add_history(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     add_results(parser)
@@ -252,13 +264,16 @@ def add_history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", default="max_batch", metavar="NAME", help="what to draw (default: max_batch)")
     parser.add_argument("--batch", type=int, metavar="N", help="take a metric of a batch at this one")
     parser.add_argument("--last", type=int, default=50, metavar="N", help="only so many runs (default: 50)")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="draw a figure as well: FILE.svg or FILE.png")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="draw a figure as well: FILE.svg, .png or .pdf")
+    parser.add_argument("--dpi", metavar="N", help="dots per inch of FILE.png; 300 is for print (default: 130)")
 
 
 def run_history(arguments: argparse.Namespace) -> int:
     """Show a figure of every curve over the runs, the oldest first; the exit code does not tell a verdict."""
     from pytest_openenv_scale.analysis.axes import histories
+    from pytest_openenv_scale.config.figures import DEFAULT_FIGURES, FIGURE_FORMATS
     from pytest_openenv_scale.config.limits import METRICS
+    from pytest_openenv_scale.config.values import parse_dpi
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.parsing import short_repr, suggestion
     from pytest_openenv_scale.core.system import figures_problem
@@ -269,8 +284,11 @@ def run_history(arguments: argparse.Namespace) -> int:
     for name, number in (("--last", arguments.last), ("--batch", arguments.batch)):
         if number is not None and number < 1:
             raise GrammarError(f"{name} must be at least 1, got {number}")
-    if arguments.output is not None and arguments.output.suffix not in _FIGURES:
-        raise GrammarError(f"--output: write FILE.svg or FILE.png, got {short_repr(str(arguments.output))}")
+    if arguments.output is not None and arguments.output.suffix.removeprefix(".") not in FIGURE_FORMATS:
+        raise GrammarError(f"--output: write FILE.svg, FILE.png or FILE.pdf, got {short_repr(str(arguments.output))}")
+    dpi = DEFAULT_FIGURES.dpi if arguments.dpi is None else parse_dpi(arguments.dpi)
+    if arguments.dpi is not None and (arguments.output is None or arguments.output.suffix != ".png"):
+        raise GrammarError("--dpi: no figure is written as PNG; write --output FILE.png")
     if arguments.output is not None and (problem := figures_problem()):
         raise GrammarError(f"--output: {problem}")
     runs, problems = _last_runs(arguments)
@@ -280,7 +298,7 @@ def run_history(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print_error("history", problem)
     if arguments.output is not None:
-        _draw(curves, arguments.output)
+        _draw(curves, arguments.output, dpi)
     return USAGE_ERROR if problems else 0
 
 
@@ -298,12 +316,12 @@ def _last_runs(arguments: argparse.Namespace) -> tuple[list[Run], list[str]]:
     return sorted(runs, key=lambda run: run.record.started_at), problems
 
 
-def _draw(curves: list[CurveHistory], path: Path) -> None:
+def _draw(curves: list[CurveHistory], path: Path, dpi: int) -> None:
     from pytest_openenv_scale.core.errors import RunError
     from pytest_openenv_scale.reporting.figures.write import write_history
 
     try:
-        write_history(curves, path)
+        write_history(curves, path, dpi)
     except OSError as error:
         raise RunError(f"the figure cannot be written: {path}: {error.strerror}") from None
     print(f"written: {path}")

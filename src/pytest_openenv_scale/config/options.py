@@ -270,7 +270,9 @@ OPTIONS: tuple[Option, ...] = (
         None,
         "File to append openenv_verdict, openenv_max_batch and openenv_run to, as NAME=value for later jobs of a CI",
     ),
-    Option("report", "LIST", "md", "Reports to write: any of md, html, figures and log, or none"),
+    Option("report", "LIST", "md", "Reports to write: any of md, html, figures, latex, csv and log, or none"),
+    Option("figure-formats", "LIST", "svg,png", "Formats to write figures in: any of svg, png and pdf"),
+    Option("dpi", "N", "130", "Dots per inch of figures in PNG; 300 is for print"),
     Option(
         "soak",
         "TIME",

@@ -139,6 +139,8 @@ class Settings:
     max_sessions: int = 10_000
     lock_timeout: float = 3600.0
     plan: bool = False
+    figure_formats: tuple[str, ...] = ("svg", "png")
+    dpi: int = 130
     think: ThinkTime | None = None
     ramp: float | None = None
     for_: float | None = None

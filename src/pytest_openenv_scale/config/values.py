@@ -29,13 +29,14 @@ from pytest_openenv_scale.core.parsing import (
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target
 from pytest_openenv_scale.core.text import redact_text
 
+from .figures import FIGURE_FORMATS
 from .limits import Limit, parse_fail_on, parse_reference, parse_slo_expression
 from .search import parse_precision, parse_search
 from .settings import DEFAULT_CAP, HTTP_CONNECTIONS, PLAYED, Source, Steps
 from .think import parse_think
 from .workload import parse_action, parse_reset
 
-REPORTS = ("md", "html", "figures", "log")
+REPORTS = ("md", "html", "figures", "latex", "csv", "log")
 _MAX_STEPS = 1_000_000
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)")
 
@@ -261,14 +262,33 @@ def parse_reports(value: object) -> tuple[str, ...]:
     Raises:
         GrammarError: there is no such report.
     """
+    names = _names(value, (*REPORTS, "none"), "report")
+    if "none" in names and len(names) > 1:
+        raise GrammarError("there is no report 'none' beside others; write it alone")
+    return () if names == ("none",) else names
+
+
+def parse_figure_formats(value: object) -> tuple[str, ...]:
+    """Return the formats that figures are written in, each once.
+
+    Raises:
+        GrammarError: there is no such format.
+    """
+    return _names(value, FIGURE_FORMATS, "figure format")
+
+
+def parse_dpi(value: object) -> int:
+    """Return dots per inch."""
+    return parse_count(value, minimum=36, maximum=1_200, what="the dots per inch")
+
+
+def _names(value: object, choices: Sequence[str], what: str) -> tuple[str, ...]:
     listed = value.split(",") if isinstance(value, str) else value
     names = cast("list[object]", listed) if isinstance(listed, list) else [listed]
     items = [item.strip() if isinstance(item, str) else item for item in names]
-    if items == ["none"]:
-        return ()
     for item in items:
-        if item not in REPORTS:
-            raise GrammarError(f"there is no report {short_repr(item)}{suggestion(str(item), (*REPORTS, 'none'))}")
+        if item not in choices:
+            raise GrammarError(f"there is no {what} {short_repr(item)}{suggestion(str(item), choices)}")
     return tuple(dict.fromkeys(map(str, items)))
 
 
@@ -323,6 +343,8 @@ PARSERS: Mapping[str, Parser] = MappingProxyType(
         "json": parse_file,
         "outputs": parse_file,
         "report": _plain(parse_reports),
+        "figure-formats": _plain(parse_figure_formats),
+        "dpi": _plain(parse_dpi),
         "soak": _plain(parse_seconds, what="the soak"),
         "baseline": _relative(parse_reference),
         "fail-on": _plain(parse_fail_on),

@@ -79,11 +79,13 @@ def _end_run(invocation: Invocation, status: Status) -> Run:
 
 
 def _write_reports(steps: _FinalSteps, invocation: Invocation, run: Run) -> None:
+    from pytest_openenv_scale.config.figures import FigureFiles
     from pytest_openenv_scale.reporting import append_outputs, append_step_summary, write_json, write_reports
 
     settings, hooks = invocation.settings, invocation.config.hook
+    figures = FigureFiles(settings.figure_formats, settings.dpi)
     if invocation.run_location.kept:
-        steps.attempt("the report", lambda: write_reports(run, formats=settings.report))
+        steps.attempt("the report", lambda: write_reports(run, formats=settings.report, figures=figures))
     if (path := settings.json) is not None:
         steps.attempt(f"--openenv-json {path}", lambda: write_json(run, path))
     if (file := settings.outputs) is not None:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from pytest_openenv_scale.config.arriving import check_written_together
+from pytest_openenv_scale.config.figures import idle_reason
 from pytest_openenv_scale.config.limits import Reference
 from pytest_openenv_scale.config.options import OPTIONS, Option
 from pytest_openenv_scale.config.run_command import RUN
@@ -35,6 +36,7 @@ from pytest_openenv_scale.config.settings import (
 from pytest_openenv_scale.config.values import PARSERS, ValueOrigin, join_headers
 from pytest_openenv_scale.config.workload import look_in
 from pytest_openenv_scale.core.errors import GrammarError, RunError, TargetError
+from pytest_openenv_scale.core.loads import think_text
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.system import figures_problem
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target, redact_url
@@ -278,7 +280,7 @@ def header_lines(settings: Settings, environment: Path | None, rootpath: Path) -
                 "insecure",
                 "proxy",
             ),
-            *("seed", "processes", "inconclusive", "report"),
+            *("seed", "processes", "inconclusive", "report", "figure_formats", "dpi"),
         )
         if settings.sources[option_name(name)] != "default"
     ]
@@ -328,8 +330,6 @@ def _describe_setting(settings: Settings, name: str) -> str:
     if name == "steps" and settings.until_done:
         text = f"until_done={text}"
     if name == "think" and settings.think:
-        from pytest_openenv_scale.reporting.content.wording import think_text
-
         return f"{think_text(str(settings.think))} ({source})"
     return f"{option_name(name)} {text} ({source}{instead})"
 
@@ -371,6 +371,10 @@ def check_settings(config: pytest.Config, settings: Settings) -> None:
             _check_writable(file, _option_label(settings, name), "give a file that can be written")
     if "figures" in settings.report and (problem := figures_problem()):
         raise pytest.UsageError(f"{_option_label(settings, 'report')}: {problem}")
+    for name in ("figure-formats", "dpi"):
+        idle = idle_reason(name, settings.report, settings.figure_formats, "--openenv-report")
+        if settings.sources[name] == "command line" and idle:
+            raise pytest.UsageError(f"--openenv-{name}: {idle}")
     check_baseline(settings)
 
 

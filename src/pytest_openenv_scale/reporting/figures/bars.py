@@ -24,7 +24,7 @@ EXACT, OPEN, UNSURE = "exact", "open", "unsure"
 def max_batch_content(study: Study) -> content.FigureContent | None:
     """Return the max batch of every curve and up to where it may lie; None where nothing was measured."""
     rows = [_bar(curve, 1.0) for curve in study.curves if curve.points]
-    title = "Max batch: how many sessions each infrastructure holds"
+    title = "Max batch by infrastructure"
     return _bars_content(study, rows, "max_batch", title, "Max batch", x="sessions at once", whole=True)
 
 
@@ -33,7 +33,7 @@ def batch_per_core_content(study: Study) -> content.FigureContent | None:
     rows = [_bar(curve, float(curve.cores)) for curve in study.curves if curve.cores and curve.points]
     unknown = [name for name in study.infrastructures if name not in {row[0] for row in rows}]
     without = (f"Cores not known, so not shown: {content.names_text(unknown)}.",) if unknown else ()
-    title = "Max batch per core of the server"
+    title = "Max batch per core by infrastructure"
     return _bars_content(
         study, rows, "batch_per_core", title, "Max batch per core", *without, x="sessions at once per core"
     )
@@ -91,7 +91,8 @@ def _bar_text(curve: StudyCurve, share: float, kind: str) -> str:
 
 
 def _bar_notes(rows: Sequence[tuple[Any, ...]]) -> tuple[str, ...]:
-    notes = ["Solid: the largest batch that passes, all smaller ones passing too."]
+    has_solid = any(row[2] for row in rows)
+    notes = ["Solid: the largest batch that passes, all smaller ones passing too."] if has_solid else []
     kinds = {row[4] for row in rows}
     if EXACT in kinds:
         notes.append("Pale: up to the smallest batch that failed; the limit lies in between.")
@@ -143,7 +144,7 @@ def heat_content(study: Study) -> content.FigureContent | None:
         study,
         content.curves_in(study, rows),
         key=HEAT_KEY,
-        title="p99 latency beyond the waits, by batch and infrastructure",
+        title="p99 overhead by batch and infrastructure",
         alt_text=(
             f"p99 of the latency beyond the waits asked for, from {formatting.seconds(min(latencies))} to"
             f" {formatting.seconds(max(latencies))} ({worst[0]}, {worst[1]}, batch {content.batch_text(worst[2])})."
@@ -191,7 +192,7 @@ def latency_content(study: Study) -> content.FigureContent | None:
         study,
         content.curves_in(study, rows),
         key=LATENCY_KEY,
-        title="Where the time goes at max batch",
+        title="Latency breakdown at max batch",
         alt_text=f"Latency by phase. {'; '.join(f'{row[0]} {row[1]}, {row[5]}' for row in rows)}.",
         frames={"parts": content.frame(_PART_COLUMNS, parts), "rows": content.frame(_ROW_COLUMNS, rows)},
         notes=(note, *other),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise, product
 from math import floor, log2, log10
 from typing import Any
 
 from pytest_openenv_scale.analysis.study import FAMILIES, BatchPoint, Study, StudyCurve
+from pytest_openenv_scale.config.figures import FigureFiles
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.core.parsing import format_number, parse_arrival
-from pytest_openenv_scale.reporting.content.wording import arrival_text, think_text
+from pytest_openenv_scale.core.parsing import parse_arrival
+from pytest_openenv_scale.reporting.content.wording import load_words
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -20,7 +21,7 @@ PASSES, FAILS, DOUBTFUL = "passes", "fails", "inconclusive"
 STATE_TEXTS = {PASSES: "passes", FAILS: "fails ✕", DOUBTFUL: "inconclusive ?"}
 """What became of a batch, in the name of its panel."""
 BATCH_AXIS = "batch (sessions asked for at once)"
-STATES_NOTE = "●  passes    ✕  fails a limit    ○  inconclusive"
+_STATE_SIGNS = {PASSES: "●  passes", FAILS: "✕  fails a limit", DOUBTFUL: "○  inconclusive"}
 """How markers are to be read, the same in every figure."""
 
 
@@ -41,26 +42,26 @@ class FigureContent:
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-PNG_DPI = 130
-"""Dots per inch of what is written; a figure is 9 inches wide."""
-
-
 @dataclass(frozen=True, slots=True)
 class DrawingRequest:
-    """What is to be drawn, and where modules are found."""
+    """What is to be drawn, in which formats, and where modules are found."""
 
     path: tuple[str, ...]
     contents: tuple[FigureContent, ...]
-    dpi: int = PNG_DPI
+    files: FigureFiles
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One figure as matplotlib writes it."""
+    """One figure as matplotlib writes it, by format."""
 
     key: str
-    svg: str
-    png: bytes
+    files: Mapping[str, bytes]
+
+    @property
+    def svg(self) -> str:
+        """The picture as SVG."""
+        return self.files["svg"].decode()
 
 
 def frame(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Columns:
@@ -96,6 +97,12 @@ def point_state(point: BatchPoint) -> str:
     return DOUBTFUL if point.passed is None else PASSES if point.passed else FAILS
 
 
+def states_note(states: Iterable[str]) -> str:
+    """Say how the markers of a figure are to be read, those of them that it has."""
+    shown = set(states)
+    return "    ".join(sign for state, sign in _STATE_SIGNS.items() if state in shown)
+
+
 def phase_beyond_waits(curve: StudyCurve) -> str:
     """Return the phase of `CellSummary` that holds latency beyond the waits: total without waits, else overhead."""
     return "total" if curve.wait is None else "overhead"
@@ -104,11 +111,9 @@ def phase_beyond_waits(curve: StudyCurve) -> str:
 def panel_of(curve: StudyCurve) -> str:
     """Return the name of the panel a curve stands in, its load: "ws · wait 1 s · think 2 s · steady 60 s"."""
     asked = curve.curve.curve
-    wait = [] if curve.wait is None else [f"wait {format_number(curve.wait)} s"]
     # Whoever arrives all at once, or at a rate without an end, is asked for the same: a batch.
-    lasting = [arrival_text(asked.arrival)] if parse_arrival(asked.arrival).seconds is not None else []
-    think = [think_text(asked.think)] if asked.think else []
-    return " · ".join([curve.mode, *wait, *think, *lasting])
+    lasts = parse_arrival(asked.arrival).seconds is not None
+    return " · ".join(load_words(asked if lasts else replace(asked, arrival="hold")))
 
 
 def panels_of(curves: Iterable[StudyCurve]) -> list[str]:

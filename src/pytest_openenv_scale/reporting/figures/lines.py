@@ -39,7 +39,9 @@ def throughput_content(study: Study) -> content.FigureContent | None:
         return None
     best = max((row for row in rows if row[2] == RATE), key=lambda row: row[4])
     cycle = "the waits and think times of a session" if thinks else "(steps × wait)"
-    notes = [content.STATES_NOTE + (f"    - - -  ideal: batch ÷ {cycle}" if ideal else "")]
+    # One batch alone has no line.
+    has_line = len(ideal) > len({panel for panel, _ in ideal})
+    notes = [content.states_note(row[5] for row in rows) + (f"    - - -  ideal: batch ÷ {cycle}" if has_line else "")]
     if ideal:
         notes.append(
             f"Efficiency: seconds that successful sessions spent in their waits{' and think times' * thinks} ÷ (batch ×"
@@ -50,7 +52,7 @@ def throughput_content(study: Study) -> content.FigureContent | None:
         study,
         content.curves_in(study, rows),
         key=THROUGHPUT_KEY,
-        title="Throughput against batch, and its efficiency" if ideal else "Throughput against batch",
+        title="Throughput and efficiency by batch" if ideal else "Throughput by batch",
         alt_text=(
             f"Throughput and efficiency against batch; the most is {formatting.rate(best[4])} sessions per second"
             f" ({best[0]}, {best[1]}, batch {content.batch_text(best[3])})."
@@ -100,7 +102,7 @@ def nodes_content(study: Study) -> content.FigureContent | None:
     ideal = [(_node_panel(table), row.count, row.count / table.rows[0].count) for table in tables for row in table.rows]
     notes = ["- - -  ideal: twice as many bring twice as much.   Per cent: efficiency, the share of the ideal reached."]
     if any(row[4] for row in rows):
-        notes.append("▶ and ≥: the largest batch asked for passes there, so that it may hold more.")
+        notes.append("▲ and ≥: the largest batch asked for passes there, so that it may hold more.")
     shared = (
         f"All {table.axis} of {on_one_line(table.target)} share {formatting.count_of(table.cores, 'core')}."
         for table in tables
@@ -110,7 +112,7 @@ def nodes_content(study: Study) -> content.FigureContent | None:
     texts = [f"{row[0]} {row[1]} with {row[2]}: {row[5]}" for row in rows]
     return content.FigureContent(
         key=NODES_KEY,
-        title="Single against several: what more replicas or nodes bring",
+        title=f"Single- vs multi-{' and multi-'.join(dict.fromkeys(table.unit for table in tables))} scaling",
         subtitle=content.subtitle_of(panels),
         alt_text=f"Factor gained by more replicas or nodes. {'; '.join(texts)}.",
         frames={
@@ -169,7 +171,7 @@ def scaling_content(study: Study) -> content.FigureContent | None:
         if wording.is_open(curve.verdict) and (point := curve.best) and point.success is not None
     ]
     notes = [
-        content.STATES_NOTE
+        content.states_note(row[6] for row in rows)
         + ("    ▶  the largest batch asked for passes, nothing larger was tried" if open_ends else "")
     ]
     brackets = [
@@ -190,7 +192,7 @@ def scaling_content(study: Study) -> content.FigureContent | None:
         study,
         curves,
         key=SCALING_KEY,
-        title="How many sessions succeed at each batch",
+        title="Success rate by batch",
         alt_text=_scaling_alt_text(curves),
         frames={
             "points": content.frame(_SCALING_COLUMNS, rows),
@@ -231,7 +233,7 @@ OPEN = "at least"
 DOUBTFUL = "inconclusive"
 CUT_SHORT = "not a whole run"
 SHAPES = {CERTAIN: "o", OPEN: "^", DOUBTFUL: "o", CUT_SHORT: "x"}
-_MOST_TICKS = 12
+_MOST_TICKS = 10
 
 
 def history_content(curves: Sequence[CurveHistory]) -> content.FigureContent:
@@ -285,5 +287,6 @@ def _sign(state: str) -> str:
 
 
 def _tick_text(run: Side) -> str:
-    commit = f"\n{run.commit[:7]}{'+' if run.dirty else ''}" if run.commit else ""
-    return f"{run.started_at:%Y-%m-%d\n%H:%M}{commit}"
+    """Return the commit, a + where files differed from it, and the minute."""
+    commit = f"{run.commit[:7]}{'+' if run.dirty else ''}\n" if run.commit else ""
+    return f"{commit}{run.started_at:%Y-%m-%d\n%H:%M}"

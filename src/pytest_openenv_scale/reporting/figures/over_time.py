@@ -70,7 +70,7 @@ def over_time_content(study: Study) -> content.FigureContent | None:
     panels = list(dict.fromkeys(row[0] for row in points))
     return content.FigureContent(
         key=OVER_TIME_KEY,
-        title="A steady state over time",
+        title="Steady state over time",
         subtitle=" · ".join([*places, *(panels if len(panels) == 1 else ())]) if len(places) == 1 else "",
         alt_text=f"Windows of a steady state. {'; '.join(texts)}.",
         frames={

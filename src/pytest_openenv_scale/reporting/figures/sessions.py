@@ -212,7 +212,7 @@ def concurrency_content(study: Study, rows: StudyRows) -> content.FigureContent 
         notes.append(f"{formatting.count_of(left_out, 'more cell')} not shown: shorter waits, or without rows.")
     return content.FigureContent(
         key=CONCURRENCY_KEY,
-        title=f"Sessions over time: {', '.join(measures[:-1])} and {measures[-1]}",
+        title="Concurrent sessions over time",
         subtitle=peaks[0][0].replace("\n", " · ") if len(peaks) == 1 else "",
         alt_text="Sessions over time. "
         + "; ".join(f"{panel.replace(chr(10), ' ')}: {text}" for panel, _, text in peaks)
@@ -257,7 +257,7 @@ def overhead_content(study: Study, rows: StudyRows) -> content.FigureContent | N
         study,
         curves,
         key=OVERHEAD_KEY,
-        title="How many sessions had at most which overhead",
+        title="Distribution of overhead",
         alt_text=(
             f"Distribution of overhead at each batch of {content.names_text(names)}, from {formatting.seconds(low)}"
             f" to {formatting.seconds(high)}."

@@ -14,10 +14,19 @@ import warnings
 from multiprocessing.connection import Connection
 from typing import Any
 
-from .content import PNG_DPI, DrawingRequest, FigureContent, Picture
+from pytest_openenv_scale.config.figures import FigureFiles
+
+from .content import DrawingRequest, FigureContent, Picture
+
+_METADATA: dict[str, dict[str, None]] = {
+    "svg": {"Date": None, "Creator": None},
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+}
+"""What a file says of when and with what it was made: nothing."""
 
 
-def draw(content: FigureContent, dpi: int = PNG_DPI) -> Picture:
+def draw(content: FigureContent, files: FigureFiles) -> Picture:
     """Draw one figure; the same content gives the same bytes with the same versions of the libraries."""
     from matplotlib import pyplot
 
@@ -29,16 +38,23 @@ def draw(content: FigureContent, dpi: int = PNG_DPI) -> Picture:
         # Nothing of a matplotlibrc of this machine is part of a figure.
         mpl.rcdefaults()
         mpl.rcParams.update(
-            {"svg.hashsalt": content.key, "svg.fonttype": "none", "font.family": "DejaVu Sans", "path.simplify": False}
+            {
+                "svg.hashsalt": content.key,
+                "svg.fonttype": "none",
+                # TrueType, as printers of papers ask for.
+                "pdf.fonttype": 42,
+                "font.family": "DejaVu Sans",
+                "path.simplify": False,
+            }
         )
         figure: Any = _plot(content).draw()
         try:
-            svg, png = io.StringIO(), io.BytesIO()
-            figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
-            figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+            buffers = {name: io.BytesIO() for name in files.formats}
+            for name, buffer in buffers.items():
+                figure.savefig(buffer, format=name, dpi=files.dpi if name == "png" else 72, metadata=_METADATA[name])
         finally:
             pyplot.close(figure)
-    return Picture(content.key, svg.getvalue(), png.getvalue())
+    return Picture(content.key, {name: buffer.getvalue() for name, buffer in buffers.items()})
 
 
 def _plot(content: FigureContent) -> Any:
@@ -74,7 +90,7 @@ def main() -> None:
     gc.disable()
     warnings.simplefilter("ignore")
     try:
-        pipe.send([draw(content, request.dpi) for content in request.contents])
+        pipe.send([draw(content, request.files) for content in request.contents])
     except Exception as error:
         lines = str(error).strip().splitlines()
         pipe.send(f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300])

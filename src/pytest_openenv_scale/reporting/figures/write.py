@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pytest_openenv_scale.analysis.axes import CurveHistory
 from pytest_openenv_scale.analysis.study import Study
+from pytest_openenv_scale.config.figures import DEFAULT_FIGURES, FIGURE_FORMATS, FigureFiles
 from pytest_openenv_scale.core.endpoint import ExitStatus
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import ErrorOutput, replacing
@@ -68,8 +69,8 @@ def figure_contents(study: Study) -> list[FigureContent]:
     return [content for content in candidates if content is not None]
 
 
-def write_figures(study: Study, directory: Path) -> list[Path]:
-    """Write KEY.svg and KEY.png for every figure that has data and return the paths.
+def write_figures(study: Study, directory: Path, files: FigureFiles = DEFAULT_FIGURES) -> list[Path]:
+    """Write KEY.FORMAT for every figure that has data and every format, and return the paths.
 
     Figures of an earlier rendering that have no data now are removed.
 
@@ -77,18 +78,18 @@ def write_figures(study: Study, directory: Path) -> list[Path]:
         FiguresError: they cannot be drawn.
         RunError: a file cannot be written.
     """
-    drawn = _draw_once(study)
+    drawn = _draw_once(study, files)
     written: list[Path] = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for content, picture in drawn:
-            svg = for_file(picture.svg, content.alt_text)
-            for kind, drawing in ((".svg", svg.encode()), (".png", picture.png)):
-                written.append(directory / f"{content.key}{kind}")
+            for kind in files.formats:
+                written.append(directory / f"{content.key}.{kind}")
                 with replacing(written[-1]) as file:
-                    file.write(drawing)
-        for stale in {directory / f"{key}{kind}" for key in KEYS for kind in (".svg", ".png")} - set(written):
-            stale.unlink(missing_ok=True)
+                    file.write(_file_content(content, picture, kind))
+        for key in set(KEYS) - {content.key for content, _ in drawn}:
+            for kind in FIGURE_FORMATS:
+                (directory / f"{key}.{kind}").unlink(missing_ok=True)
     except FileExistsError as error:
         raise RunError(f"figures cannot be written: {error.filename} is a file, not a folder") from None
     except OSError as error:
@@ -96,18 +97,23 @@ def write_figures(study: Study, directory: Path) -> list[Path]:
     return written
 
 
-def write_history(curves: Sequence[CurveHistory], path: Path) -> None:
-    """Draw the history into an SVG or PNG file.
+def _file_content(content: FigureContent, picture: Picture, kind: str) -> bytes:
+    return for_file(picture.svg, content.alt_text).encode() if kind == "svg" else picture.files[kind]
+
+
+def write_history(curves: Sequence[CurveHistory], path: Path, dpi: int = DEFAULT_FIGURES.dpi) -> None:
+    """Draw the history into a file of a figure's format, which its suffix names.
 
     Raises:
         FiguresError: it cannot be drawn.
         OSError: the file cannot be written.
     """
     history = lines.history_content(curves)
-    (picture,) = draw_all([history])
+    kind = path.suffix.removeprefix(".")
+    (picture,) = draw_all([history], FigureFiles((kind,), dpi))
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
-        file.write(for_file(picture.svg, history.alt_text).encode() if path.suffix == ".svg" else picture.png)
+        file.write(_file_content(history, picture, kind))
 
 
 def figure_svgs(study: Study) -> Mapping[str, FigureSvg]:
@@ -120,23 +126,28 @@ def figure_svgs(study: Study) -> Mapping[str, FigureSvg]:
         content.key: FigureSvg(
             content.key, content.title, content.alt_text, for_html(picture.svg, content.key, content.alt_text)
         )
-        for content, picture in _draw_once(study)
+        for content, picture in _draw_once(study, FigureFiles(("svg",)))
     }
 
 
-_last_drawing: tuple[Study, list[tuple[FigureContent, Picture]]] | None = None
+_last_drawing: tuple[Study, FigureFiles, list[tuple[FigureContent, Picture]]] | None = None
 """The study drawn last and its pictures, so that files and HTML of one study are drawn once."""
 
 
-def _draw_once(study: Study) -> list[tuple[FigureContent, Picture]]:
+def _draw_once(study: Study, files: FigureFiles) -> list[tuple[FigureContent, Picture]]:
     global _last_drawing
-    if _last_drawing is None or not _same_runs(_last_drawing[0], study):
+    if _last_drawing is None or not _same_runs(_last_drawing[0], study) or not _holds(_last_drawing[1], files):
         # Said before rows are read for figures that nobody can draw.
         if study.curves and (problem := figures_problem()):
             raise FiguresError(problem)
         contents = figure_contents(study)
-        _last_drawing = study, list(zip(contents, draw_all(contents), strict=True))
-    return _last_drawing[1]
+        _last_drawing = study, files, list(zip(contents, draw_all(contents, files), strict=True))
+    return _last_drawing[2]
+
+
+def _holds(drawn: FigureFiles, files: FigureFiles) -> bool:
+    """Say whether these files are among those drawn."""
+    return set(files.formats) <= set(drawn.formats) and ("png" not in files.formats or files.dpi == drawn.dpi)
 
 
 def _same_runs(study: Study, other: Study) -> bool:
@@ -144,7 +155,7 @@ def _same_runs(study: Study, other: Study) -> bool:
     return len(study.runs) == len(other.runs) and all(a is b for a, b in zip(study.runs, other.runs, strict=True))
 
 
-def draw_all(contents: Sequence[FigureContent]) -> list[Picture]:
+def draw_all(contents: Sequence[FigureContent], files: FigureFiles = DEFAULT_FIGURES) -> list[Picture]:
     """Draw figures in processes of their own and return the pictures in the same order.
 
     Raises:
@@ -159,7 +170,7 @@ def draw_all(contents: Sequence[FigureContent]) -> list[Picture]:
     try:
         processes += (_DrawingProcess(caches.name) for _ in range(count))
         for at, process in enumerate(processes):
-            process.begin(contents[at::count])
+            process.begin(contents[at::count], files)
         pictures = {picture.key: picture for process in processes for picture in process.pictures()}
     except OSError as error:
         raise FiguresError(f"figures cannot be drawn: {error.strerror or error}") from None
@@ -188,9 +199,9 @@ class _DrawingProcess:
         )
         theirs.close()
 
-    def begin(self, contents: Sequence[FigureContent]) -> None:
+    def begin(self, contents: Sequence[FigureContent], files: FigureFiles) -> None:
         """Send the figures to draw."""
-        self._pipe.send(DrawingRequest(tuple(sys.path), tuple(contents)))
+        self._pipe.send(DrawingRequest(tuple(sys.path), tuple(contents), files))
 
     def pictures(self) -> list[Picture]:
         """Wait for the pictures.

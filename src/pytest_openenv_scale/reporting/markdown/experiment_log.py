@@ -220,8 +220,8 @@ def _times_text(run: Run) -> str:
 
 
 def _links(run: Run, folder: Path) -> list[str]:
-    """Return links to the reports and figures of the run that exist, relative to `folder`."""
-    paths = [path for name in ("report.md", "report.html", "figures") if (path := run.path / name).exists()]
+    """Return links to the reports, figures and tables of the run that exist, relative to `folder`."""
+    paths = [path for name in ("report.md", "report.html", "figures", "tables") if (path := run.path / name).exists()]
     return [f"[{path.name}]({_url(path, folder)})" for path in paths]
 
 

@@ -24,8 +24,7 @@ def draw_bars(figure: content.FigureContent) -> Any:
     pale = bars[bars["upper"].notna() & (bars["upper"] > bars["value"])]
     exact, unsure = pale[pale["kind"] == EXACT], pale[pale["kind"] == UNSURE]
     ends = bars[bars["kind"] == OPEN].assign(to=lambda table: table["value"] + 0.008 * longest)
-    bars["end"] = bars["upper"].where(bars["upper"].notna(), bars["value"] + 0.02 * longest)
-    bars["end"] = bars[["end", "value"]].max(axis=1) + 0.01 * longest
+    bars["end"] = bars["value"] + longest * bars["kind"].map(lambda kind: 0.03 if kind == OPEN else 0.01)
     span = {"ymin": "low", "ymax": "high"}
     text = {"size": 8.5, "ha": "left", "inherit_aes": False, "colour": content.INK}
     ticks = [tick for tick in content.round_ticks(longest) if tick == int(tick) or not figure.facts.get("whole")]
@@ -108,6 +107,10 @@ _PHASE_NAMES = {
 }
 
 
+_VISIBLE = 0.002
+"""A part of a bar narrower than this share of the longest is no wider than a line: the legend leaves its phase out."""
+
+
 def draw_latency(figure: content.FigureContent) -> Any:
     """Draw the latencies by phase with plotnine."""
     rows = data_frame(figure.frames["rows"])
@@ -119,7 +122,9 @@ def draw_latency(figure: content.FigureContent) -> Any:
     longest = float(max(rows["mean"].max(), rows["p99"].max())) or 1e-3
     rows["end"] = rows[["mean", "p99"]].max(axis=1) + 0.022 * longest
     ticks = content.round_ticks(longest)
-    legend = legend_height(list(_PHASE_NAMES.values()))
+    widths = (parts["end"] - parts["start"]).groupby(parts["phase"], observed=True).max()
+    visible = [phase for phase in phases if widths[phase] > _VISIBLE * longest]
+    legend = legend_height([_PHASE_NAMES[phase] for phase in visible])
     return (
         p9.ggplot(parts)
         + p9.geom_rect(p9.aes(xmin="start", xmax="end", ymin="low", ymax="high", fill="phase"))
@@ -134,7 +139,7 @@ def draw_latency(figure: content.FigureContent) -> Any:
             stroke=0.7,
         )
         + p9.geom_text(p9.aes("end", "y", label="text"), rows, size=8.5, ha="left", colour=content.INK)
-        + p9.scale_fill_manual(content.PHASES, breaks=phases, labels=[_PHASE_NAMES[phase] for phase in phases])
+        + p9.scale_fill_manual(content.PHASES, breaks=visible, labels=[_PHASE_NAMES[phase] for phase in visible])
         + layout.value_axis(longest, ticks, seconds_ticks(ticks), texts=rows["text"], per_sign=0.073, beside=0.04)
         + layout.layers(0.0)
         + figure_frame(figure, layout.size(figure, 0.36, legend), x="latency beyond the waits", grid="x")

@@ -166,7 +166,7 @@ def _time_unit(longest: float) -> tuple[int, str]:
 
 
 def state_layers(points: pd.DataFrame, x: str, y: str, *, size: float = 2.9) -> list[Any]:
-    """Return markers that tell what was judged: filled where a batch passes, crossed where not, hollow in doubt."""
+    """Return markers that tell what was judged: filled, with a ✕ beside it where a batch fails, hollow in doubt."""
     sure, doubt = points[points["state"] != DOUBTFUL], points[points["state"] == DOUBTFUL]
     failing = points[points["state"] == FAILS]
     mapping = p9.aes(x, y, shape="infrastructure")
@@ -175,8 +175,9 @@ def state_layers(points: pd.DataFrame, x: str, y: str, *, size: float = 2.9) -> 
         hollow = {"fill": SURFACE, "size": 0.93 * size, "stroke": 0.9}
         layers.append(p9.geom_point(mapping, doubt, show_legend=not len(sure), **hollow))
     if len(failing):
-        cross = {"shape": "x", "size": 0.58 * size, "stroke": 0.8, "colour": INK}
-        layers.append(p9.geom_point(p9.aes(x, y), failing, show_legend=False, **cross))
+        # Blanks keep it off the marker, whatever the axes are.
+        cross = {"label": "  ✕", "size": 2.6 * size, "fontweight": "bold", "ha": "left", "va": "bottom"}
+        layers.append(p9.geom_text(p9.aes(x, y), failing, show_legend=False, **cross))
     return layers
 
 
