@@ -52,7 +52,7 @@ def test_a_run_waits_for_a_measurement_of_another_as_long_as_it_may_and_names_it
     with measured_by_another():
         result = swept.run("--openenv-lock-timeout", "0")
     result.assert_outcomes(failed=1)
-    lines = [line for line in result.outlines if "another measurement" in line and not line.startswith("FAILED")]
+    lines = [line for line in result.outlines if "held by" in line and not line.startswith("FAILED")]
     golden(lines, masks={r"process \d+": "process OF THAT", r"since \S+?(?=:? |$)": "since THEN"})
 
 

@@ -103,7 +103,7 @@ def test_it_waits_no_longer_than_it_may_and_says_what_to_do(golden, tmp_path, ow
 
 def test_a_holder_of_another_day_is_said_with_its_date():
     noon = datetime(2026, 3, 1, 12, 3, 11).timestamp()
-    assert str(LockHolder(7, "pytest", "run", noon)) == "process 7 (pytest), since 2026-03-01 12:03:11"
+    assert str(LockHolder(7, "pytest", "run", noon)) == "process 7, since 2026-03-01 12:03:11 (pytest)"
 
 
 @pytest.mark.parametrize("written", [b"", b"1234", b"{", b"[1]", b'{"pid": 1, "unknown": 2}'])

@@ -169,6 +169,7 @@ class TestTheLine:
             sweep_status(a_cell(64, steps=5), HERE, replace(LOADED, failed=3), 4500.0),
             sweep_status(a_cell(64, steps=5), probe, LOADED, 45.0),
             sweep_status(a_cell(64, steps=5), replace(probe, passed=None, failed=None), LOADED, 45.0),
+            sweep_status(a_cell(64, steps=5), replace(probe, failed=None), LOADED, 45.0),
             sweep_status(a_cell(64, arrival="steady=60"), replace(HERE, steps=None), LOADED, 45.0),
             sweep_status(a_cell(64, arrival="rate=50,for=3"), HERE, LOADED, 45.0),
         ]

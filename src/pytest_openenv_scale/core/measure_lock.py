@@ -31,7 +31,7 @@ _MAX_BYTES = 16 * 1024
 class LockHolder:
     """The process that measures, as it says itself: its command and run, and since when (seconds since the epoch).
 
-    Its text is "process 1234 (pytest tests), since 12:03:11".
+    Its text is "process 1234, since 12:03:11 (pytest tests)".
     """
 
     pid: int | None = None
@@ -50,12 +50,13 @@ class LockHolder:
     def __str__(self) -> str:
         if self.pid is None:
             return "a process that does not tell its number"
+        since = "" if self.since is None else f", since {_time_text(datetime.fromtimestamp(self.since))}"
         command = f" ({shorten(self.command, _LONGEST_COMMAND)})" if self.command else ""
-        if self.since is None:
-            return f"process {self.pid}{command}"
-        began = datetime.fromtimestamp(self.since)
-        day = "" if began.date() == datetime.now().date() else f"{began:%Y-%m-%d} "
-        return f"process {self.pid}{command}, since {day}{began:%H:%M:%S}"
+        return f"process {self.pid}{since}{command}"
+
+
+def _time_text(moment: datetime) -> str:
+    return f"{moment:%H:%M:%S}" if moment.date() == datetime.now().date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def _ignore_holder(holder: LockHolder) -> None:

@@ -29,7 +29,7 @@ from pytest_openenv_scale.verdict.sweep import CurveView
 LOG_WIDTH = 120
 """Columns written where standard output is no terminal and COLUMNS says nothing."""
 
-_WAITS = "waiting"
+_WAITS = "waiting for the machine"
 
 
 class Progress(Observer):
@@ -124,7 +124,7 @@ class TerminalProgress(Progress):
             self.begin(self._subject, _WAITS)
         self._detail = content.lock_words(holder)
         if not self._moves:
-            self.note(f"{self._subject}: {_WAITS} for {self._detail}")
+            self.note(f"{self._subject}: {_WAITS}, {self._detail}")
 
     def warm_up_started(self) -> None:
         """Show that sessions are played alone first."""

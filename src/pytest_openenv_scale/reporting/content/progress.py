@@ -94,11 +94,9 @@ def _position_parts(position: Position) -> list[Part]:
 
 
 def _between(passed: int | None, failed: int | None) -> str:
-    if passed is not None and failed is not None:
-        return f"{passed:,}..{failed:,}"
-    if passed is not None:
-        return f"{passed:,} passed"
-    return "" if failed is None else f"{failed:,} failed"
+    """Return "64..128", with a question mark for what is not known yet; nothing before anything is."""
+    low, high = ("?" if batch is None else f"{batch:,}" for batch in (passed, failed))
+    return "" if low == high else f"{low}..{high}"
 
 
 def _load_parts(cell: Cell, position: Position, progress: LoadProgress) -> list[Part]:
@@ -128,8 +126,8 @@ def activity_status(subject: str, activity: str, elapsed_s: float, detail: str =
 
 
 def lock_words(holder: LockHolder) -> str:
-    """Return what a measurement waits for."""
-    return f"another measurement on this machine, held by {holder}"
+    """Return who measures on this machine, as the end of a sentence that says that it is waited for."""
+    return f"held by {holder}"
 
 
 def check_status(text: str, elapsed_s: float, bound_s: float) -> Status:
