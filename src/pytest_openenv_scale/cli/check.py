@@ -40,21 +40,24 @@ _WAIT_S = 0.02
 def add(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "url", metavar="URL", help="the server; several joined by commas share the sessions; env:FILE reads OPENENV_URL"
+        "url", metavar="URL", help="server; commas spread sessions over several URLs, env:FILE reads OPENENV_URL"
     )
     parser.add_argument(
-        "--sessions", default=_SESSIONS, metavar="N", help=f"how many it should hold at once (default: {_SESSIONS})"
+        "--sessions",
+        default=_SESSIONS,
+        metavar="N",
+        help=f"number of sessions it should hold at once (default: {_SESSIONS})",
     )
     parser.add_argument(
         "--action",
         metavar="JSON",
-        help='send this action: JSON in which "$wait" stands for a wait, @FILE.jsonl with one per step, or '
-        "module:function called with (session, step) or (session, step, observation); without it /schema decides",
+        help='action to send: JSON in which "$wait" stands for the wait, @FILE.jsonl with one per step, or '
+        "module:function, called with (session, step[, observation]); else it is made from the server's /schema",
     )
     parser.add_argument(
         "--reset",
         metavar="JSON",
-        help="send this JSON object with every reset; @FILE.jsonl has one per session, module:function is called with "
+        help="JSON object to send with every reset; @FILE.jsonl has one per session, module:function is called with "
         "the session's number",
     )
     parser.add_argument(
@@ -62,22 +65,22 @@ def add(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="HEADER",
-        help="send 'Name: value' or 'Name: env:VARIABLE' with every request; never shown; repeatable",
+        help="header to send with every request: 'Name: value' or 'Name: env:VARIABLE'; never shown; repeatable",
     )
     parser.add_argument(
         "--proxy",
         metavar="URL",
-        help="reach the server by this HTTP proxy (CONNECT): http://[user:password@]host:port or env:VARIABLE",
+        help="HTTP proxy (CONNECT) to the server: http://[user:password@]host:port or env:VARIABLE",
     )
-    parser.add_argument("--insecure", action="store_true", help="do not check TLS certificates; the answer says so")
+    parser.add_argument("--insecure", action="store_true", help="accept any TLS certificate; the answer says so")
     parser.add_argument(
-        "--timeout", default=_TIMEOUT, metavar="TIME", help=f"wait for any one answer so long (default: {_TIMEOUT})"
+        "--timeout", default=_TIMEOUT, metavar="TIME", help=f"time limit for any one answer (default: {_TIMEOUT})"
     )
     parser.add_argument(
         "--idle",
         default=_IDLE,
         metavar="TIME",
-        help="see that sessions are still there that were quiet for so long; that takes 5 s more, as OpenEnv looks for "
+        help="time without messages after which sessions must still be there; takes 5 s more, as OpenEnv looks for "
         f"idle ones at intervals (default: {_IDLE}; 0: do not ask)",
     )
     parser.add_argument(
@@ -91,9 +94,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--played",
         default="required",
         metavar="WHAT",
-        help="ask only where a session alone got more than errors (required), or in any case (any); default: required",
+        help="whether a session played alone must get more than errors first: required (the default) or any",
     )
-    parser.add_argument("--seed", default="0", metavar="N", help="seed everything random (default: 0)")
+    parser.add_argument("--seed", default="0", metavar="N", help="seed of everything that is random (default: 0)")
     parser.add_argument(
         "--json",
         type=Path,
@@ -103,12 +106,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask a running server, within a time that is told first, what a training run needs of it.
+    """Check whether a running server holds a training run, within a time that is printed first.
 
-    Do so many sessions fit, which limit refused the rest, are sessions isolated, do slots come back, are quiet sessions
-    still there, would OpenEnv's own client wait, does a step block the others. Exit code 0 where they fit, 1 where they
-    do not or one of these is missed, 2 where the server cannot be reached or the input is wrong, 3 where something that
-    decides could not be told or not be asked.
+    Do that many sessions fit, and which limit refuses the rest? Are sessions isolated? Do slots become free again? Are
+    quiet sessions kept? Is the server fast enough for OpenEnv's own client? Does a step block the others? Exit code 0
+    if all of it holds, 1 if something does not, 2 if the server cannot be reached or the input is wrong, 3 if something
+    that decides is inconclusive or could not be asked.
     """
     from pytest_openenv_scale.core.errors import ScaleError
     from pytest_openenv_scale.core.files import json_output
