@@ -23,7 +23,8 @@ def server_command(*options: object) -> list[str]:
 
 def server_environ(**extra: str) -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if name not in ("HOST", "PORT", "WORKERS")}
-    inherited.pop("MAX_CONCURRENT_ENVS", None)
+    for name in ("MAX_CONCURRENT_ENVS", "MAX_SESSIONS_PER_ADDRESS", "SESSION_TIMEOUT", "IDLE_TIMEOUT"):
+        inherited.pop(name, None)
     return {**inherited, "PYTHONPATH": os.pathsep.join([str(SRC), os.environ.get("PYTHONPATH", "")]), **extra}
 
 

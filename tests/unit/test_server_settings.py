@@ -11,7 +11,7 @@ import pytest
 
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.server.app import create_app
-from pytest_openenv_scale.server.settings import ServerSettings, SettingError, settings_from
+from pytest_openenv_scale.server.settings import ClientBounds, ServerSettings, SettingError, settings_from
 from server_process import server_environ
 
 
@@ -21,17 +21,21 @@ def test_nothing_set_serves_locally_on_all_cores_without_a_limit():
 
 def test_every_setting_is_read():
     environ = {"HOST": "127.0.0.3", "PORT": "9", "WORKERS": "3", "MAX_CONCURRENT_ENVS": "64"}
-    assert settings_from(environ) == ServerSettings("127.0.0.3", 9, 3, 64)
+    bounds = {"MAX_SESSIONS_PER_ADDRESS": "8", "SESSION_TIMEOUT": "600", "IDLE_TIMEOUT": "60"}
+    assert settings_from(environ | bounds) == ServerSettings("127.0.0.3", 9, 3, 64, ClientBounds(8, 600, 60))
 
 
 def test_empty_and_zero_limits_mean_unlimited():
     assert settings_from({"MAX_CONCURRENT_ENVS": "0"}).max_envs is None
     assert settings_from({"MAX_CONCURRENT_ENVS": " "}).max_envs is None
+    zeros = {"MAX_SESSIONS_PER_ADDRESS": "0", "SESSION_TIMEOUT": "0", "IDLE_TIMEOUT": "0"}
+    assert settings_from(zeros).bounds == ClientBounds(None, None, None)
 
 
 def test_settings_survive_the_way_to_a_worker():
-    settings = ServerSettings("::1", 9, 3, None)
-    assert settings_from(settings.environ()) == settings
+    for bounds in (ClientBounds(), ClientBounds(None, None, None), ClientBounds(1, 2, 3)):
+        settings = ServerSettings("::1", 9, 3, None, bounds)
+        assert settings_from(settings.environ()) == settings
 
 
 @pytest.mark.parametrize(
@@ -45,6 +49,9 @@ def test_settings_survive_the_way_to_a_worker():
         ("MAX_CONCURRENT_ENVS", "many"),
         ("MAX_CONCURRENT_ENVS", "-2"),
         ("MAX_CONCURRENT_ENVS", "²"),
+        ("MAX_SESSIONS_PER_ADDRESS", "some"),
+        ("SESSION_TIMEOUT", "1h"),
+        ("IDLE_TIMEOUT", "-1"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_is_expected(name, value):

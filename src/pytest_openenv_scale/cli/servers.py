@@ -143,8 +143,8 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
 
 def run_serve(arguments: argparse.Namespace) -> int:
     """Serve the benchmark environment until it is stopped; what is not given is read from the environment."""
+    import inspect
+
     from pytest_openenv_scale.server.serve import serve
 
-    return serve(
-        arguments.host, arguments.port, arguments.workers, arguments.max_envs, arguments.server, arguments.backlog
-    )
+    return serve(**{name: getattr(arguments, name) for name in inspect.signature(serve).parameters})

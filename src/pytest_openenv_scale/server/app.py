@@ -5,6 +5,7 @@ As in OpenEnv, every HTTP request gets a fresh environment, and none counts as a
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -35,6 +36,8 @@ from .sessions import Sessions
 from .settings import SettingError, settings_from
 from .ws import MAX_MESSAGE, UNPARSABLE, ClientGoneError, Event, McpEndpoint, SessionEndpoint, wait_while_receiving
 
+# From the headers of a request to the end of its body.
+BODY_TIMEOUT_S = 60.0
 # nginx's status for a client that closed its request: nobody is there to read it.
 CLIENT_CLOSED_REQUEST = 499
 
@@ -133,11 +136,15 @@ async def _read_body(request: Request) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > MAX_MESSAGE:
-                raise HTTPException(413, f"Body exceeds {MAX_MESSAGE} bytes")
-            chunks.append(chunk)
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > MAX_MESSAGE:
+                    raise HTTPException(413, f"Body exceeds {MAX_MESSAGE} bytes")
+                chunks.append(chunk)
+    except TimeoutError:
+        slow = f"Body not complete after {BODY_TIMEOUT_S:g} s"
+        raise HTTPException(408, slow, headers={"connection": "close"}) from None
     except ClientDisconnect as error:
         raise HTTPException(CLIENT_CLOSED_REQUEST) from error
     return b"".join(chunks)
@@ -181,14 +188,14 @@ def create_app(max_concurrent_envs: int | None = None, *, host_url: str | None =
     """The benchmark environment, at most `max_concurrent_envs` sessions at once in this process.
 
     What is not given is read from the environment: MAX_CONCURRENT_ENVS (unset or 0: unlimited), HOST and PORT
-    for the `host_url` that observations report. Raises SettingError for values nobody can serve with.
-    `app.state.sessions` holds the sessions.
+    for the `host_url` that observations report, and the bounds on clients. Raises SettingError for values nobody can
+    serve with. `app.state.sessions` holds the sessions.
     """
     settings = settings_from(os.environ)
     limit = settings.max_envs if max_concurrent_envs is None else max_concurrent_envs or None
     if limit is not None and limit < 0:
         raise SettingError(f"max_concurrent_envs={limit}: expected a whole number (0 = unlimited)")
-    sessions = Sessions(limit, host_url or settings.host_url)
+    sessions = Sessions(limit, host_url or settings.host_url, settings.bounds)
     # Starlette takes any ASGI application for an endpoint that is no function; its types know functions only.
     session, rpc = cast(Any, SessionEndpoint(sessions)), cast(Any, McpEndpoint(sessions))
     # /ws comes first: it is what thousands ask for at once.

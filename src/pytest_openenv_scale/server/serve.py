@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self
@@ -16,7 +16,20 @@ from typing import Self
 from pytest_openenv_scale.core.own_process import command
 from pytest_openenv_scale.core.system import UVICORN_WEBSOCKETS, install_command, url_host
 
-from .settings import DEFAULT_BACKLOG, SERVERS, ServerSettings, SettingError, settings_from
+from .settings import (
+    DEFAULT_BACKLOG,
+    HOST,
+    IDLE_TIMEOUT,
+    MAX_CONCURRENT_ENVS,
+    MAX_SESSIONS_PER_ADDRESS,
+    PORT,
+    SERVERS,
+    SESSION_TIMEOUT,
+    WORKERS,
+    ServerSettings,
+    SettingError,
+    settings_from,
+)
 
 # What uvicorn cannot do without: module, and what it is. The order matters: a package before its modules.
 _UVICORN_MODULES = {
@@ -38,15 +51,29 @@ def serve(
     max_envs: int | None = None,
     server: str = "hypercorn",
     backlog: int = DEFAULT_BACKLOG,
+    max_sessions_per_address: int | None = None,
+    session_timeout: int | None = None,
+    idle_timeout: int | None = None,
 ) -> int:
     """Serve until SIGTERM, SIGINT or SIGHUP and return the exit code; every error is one line on stderr.
 
-    What is None is read from HOST, PORT, WORKERS and MAX_CONCURRENT_ENVS. `max_envs` is per worker, 0 is
-    unlimited; port 0 takes a free port and says which. Call it from the main thread: it handles signals.
+    What is None is read from HOST, PORT, WORKERS, MAX_CONCURRENT_ENVS, MAX_SESSIONS_PER_ADDRESS, SESSION_TIMEOUT and
+    IDLE_TIMEOUT. `max_envs` and sessions per address are per worker, timeouts are seconds, 0 is unlimited; port 0 takes
+    a free port and says which. Call it from the main thread: it handles signals.
     0: asked to stop. 1: the address is taken or a worker failed. 2: a setting is wrong.
     """
     try:
-        settings = _read_settings(host, port, workers, max_envs)
+        settings = _read_settings(
+            {
+                HOST: host,
+                PORT: port,
+                WORKERS: workers,
+                MAX_CONCURRENT_ENVS: max_envs,
+                MAX_SESSIONS_PER_ADDRESS: max_sessions_per_address,
+                SESSION_TIMEOUT: session_timeout,
+                IDLE_TIMEOUT: idle_timeout,
+            }
+        )
         _check_server(server)
         if backlog < 1:
             raise SettingError(f"backlog={backlog}: expected 1 or more")
@@ -67,8 +94,7 @@ def serve(
             sock.close()
 
 
-def _read_settings(host: str | None, port: int | None, workers: int | None, max_envs: int | None) -> ServerSettings:
-    arguments = {"HOST": host, "PORT": port, "WORKERS": workers, "MAX_CONCURRENT_ENVS": max_envs}
+def _read_settings(arguments: Mapping[str, str | int | None]) -> ServerSettings:
     # Both ways of setting a value go through the one check.
     overrides = {name: str(value) for name, value in arguments.items() if value is not None}
     return settings_from({**os.environ, **overrides})

@@ -22,6 +22,10 @@ from .ws import MAX_MESSAGE
 
 # A loaded server may take long between accepting a connection and reading its first request.
 KEEP_ALIVE_S = 120
+# How long a connection may take to send the head of a request, and how long that may be; hypercorn bounds both itself,
+# the first by its keep-alive timeout.
+HEAD_TIMEOUT_S = 60.0
+MAX_HEAD = 64 * 1024
 # From being asked to stop until the process ends, whatever is still open.
 GRACE_S = 3.0
 
@@ -53,8 +57,9 @@ async def _serve_on_hypercorn(application: Starlette, fd: int, lifeline: int, ba
     config.keep_alive_timeout = KEEP_ALIVE_S
     config.keep_alive_max_requests = sys.maxsize
     config.graceful_timeout = GRACE_S / 2
-    # Above our own limit: hypercorn says 1009 to what is longer, but then never ends the connection and its slot.
+    # Above our own limit, whose last message says more than a close code.
     config.websocket_max_message_size = 16 * MAX_MESSAGE
+    _end_what_is_too_long()
     stopping = asyncio.Event()
     stop = _make_stop(application.state.sessions, stopping.set, lifeline)
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
@@ -63,11 +68,31 @@ async def _serve_on_hypercorn(application: Starlette, fd: int, lifeline: int, ba
     await serve(application, config, shutdown_trigger=stopping.wait)
 
 
+def _end_what_is_too_long() -> None:
+    """Let hypercorn end a connection whose message is too long: it says 1009, then goes on reading and keeping it."""
+    from hypercorn.protocol import h2, h11, ws_stream
+    from hypercorn.protocol.events import StreamClosed
+    from wsproto.events import CloseConnection
+    from wsproto.frame_protocol import CloseReason
+
+    stream: Any = ws_stream.WSStream
+
+    class BoundedStream(stream):
+        async def _send_wsproto_event(self, event: object) -> None:
+            await cast(Any, super())._send_wsproto_event(event)
+            if isinstance(event, CloseConnection) and event.code == CloseReason.MESSAGE_TOO_BIG:
+                await self.send(StreamClosed(stream_id=self.stream_id))
+
+    for protocol in (h11, h2):
+        cast(Any, protocol).WSStream = BoundedStream
+
+
 async def _serve_on_uvicorn(application: Starlette, fd: int, lifeline: int, backlog: int) -> None:
     import uvicorn
 
     config = uvicorn.Config(
         application,
+        http=_bounded_http(),
         log_level="warning",
         access_log=False,
         lifespan="off",
@@ -86,6 +111,47 @@ async def _serve_on_uvicorn(application: Starlette, fd: int, lifeline: int, back
     # uvicorn's signal handlers call this; ours also closes the sessions and sets the deadline.
     server.handle_exit = lambda sig, frame: loop.call_soon_threadsafe(stop) and None
     await server.serve(sockets=[socket.socket(fileno=fd)])
+
+
+def _bounded_http() -> type[asyncio.Protocol]:
+    """Return uvicorn's HTTP with bounds on the head of a request, which it takes however long it is and lasts."""
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+    protocol: Any = AutoHTTPProtocol
+
+    class BoundedHttp(protocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            cast(Any, super()).connection_made(transport)
+            self._head_size = 0
+            self._last_request: object = None
+            self._look = self.loop.call_later(HEAD_TIMEOUT_S, self._end_if_silent)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._look.cancel()
+            cast(Any, super()).connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            self._head_size = 0 if self._is_answering() else self._head_size + len(data)
+            cast(Any, super()).data_received(data)
+            if self._is_answering():
+                self._head_size = 0
+            elif self._head_size > MAX_HEAD:
+                self.transport.close()
+
+        def _is_answering(self) -> bool:
+            return self.cycle is not None and not self.cycle.response_complete
+
+        def _end_if_silent(self) -> None:
+            # A connection that became a WebSocket has another protocol.
+            if self.transport.get_protocol() is not self:
+                return
+            if not self._is_answering() and self.cycle is self._last_request:
+                self.transport.close()
+                return
+            self._last_request = self.cycle
+            self._look = self.loop.call_later(HEAD_TIMEOUT_S, self._end_if_silent)
+
+    return cast("type[asyncio.Protocol]", BoundedHttp)
 
 
 def _make_stop(sessions: Sessions, stop_server: Callable[[], None], lifeline: int) -> Callable[[], None]:

@@ -12,7 +12,7 @@ from typing import Any, cast
 from urllib.parse import parse_qs
 
 from .schemas import Json, Problem, encode, message_problems, parse_wait
-from .sessions import CapacityReachedError, Environment, Sessions, UnknownSessionError
+from .sessions import AddressLimitError, CapacityReachedError, Environment, Sessions, UnknownSessionError
 
 # What the parser raises: bad syntax, a number of more than 4,300 digits, too deep a nesting.
 UNPARSABLE = (ValueError, RecursionError)
@@ -27,22 +27,27 @@ class _WebSocketEndpoint(ABC):
     async def __call__(self, scope: Event, receive: Receive, send: Send) -> None:
         socket = Socket(receive, send)
         last_message, code = None, NORMAL
-        with self.sessions.track_task():
+        client: tuple[str, int] | None = scope.get("client")
+        with self.sessions.track(socket):
             try:
                 await socket.accept()
-                with self.sessions.hold_slot(self.requested_session(scope)) as environment:
+                with self.sessions.hold_slot(self.requested_session(scope), client[0] if client else "") as environment:
                     await self.converse(socket, environment)
             except ClientGoneError:
                 return
             except CapacityReachedError as full:
                 last_message = self.capacity_message(full)
+            except AddressLimitError as error:
+                last_message, code = self.failure_message(str(error)), POLICY
             except UnreadableError as error:
                 last_message, code = self.failure_message(str(error)), error.close_code
             except asyncio.CancelledError:
-                if not self.sessions.closing:
+                if not (self.sessions.closing or socket.expired):
                     raise
                 cast("asyncio.Task[None]", asyncio.current_task()).uncancel()
                 code = GOING_AWAY
+                if not self.sessions.closing:
+                    last_message, code = self.failure_message(socket.expired), POLICY
             except Exception as error:
                 # Whatever a message provokes ends its own session, said as OpenEnv says it, and nothing else.
                 last_message = self.failure_message(str(error))
@@ -74,12 +79,15 @@ class SessionEndpoint(_WebSocketEndpoint):
         return parse_qs(query.decode("latin-1")).get("session_id", [None])[0] if query else None
 
     async def converse(self, socket: Socket, environment: Environment) -> None:
-        """One reply per message, in order, until `close`; JSON that is no object ends it too."""
+        """One reply per message, in order, until `close`; JSON that is no object ends it too.
+
+        So does what the parser gives up on, as in OpenEnv: thousands of nested brackets, of digits.
+        """
         while True:
             text = await socket.read()
             try:
                 message = json.loads(text)
-            except UNPARSABLE as error:
+            except json.JSONDecodeError as error:
                 await socket.write(error_message("INVALID_JSON", f"Invalid JSON: {error}"))
                 continue
             if not isinstance(message, dict):
@@ -276,7 +284,7 @@ MAX_MESSAGE = 1 << 20
 # Messages kept while a step waits; a client that is further ahead is read again after the step.
 MAX_AHEAD = 16
 
-NORMAL, GOING_AWAY, TOO_BIG = 1000, 1001, 1009
+NORMAL, GOING_AWAY, POLICY, TOO_BIG = 1000, 1001, 1008, 1009
 # How long a client may take to answer a close frame before its connection is dropped.
 CLOSE_TIMEOUT_S = 5.0
 
@@ -294,9 +302,11 @@ class UnreadableError(Exception):
 class Socket:
     """One accepted WebSocket. Reading from or writing to a client that left raises ClientGoneError."""
 
-    __slots__ = ("_receive", "_received_ahead", "_send")
+    __slots__ = ("_receive", "_received_ahead", "_send", "began_at", "expired", "heard_at")
 
     def __init__(self, receive: Receive, send: Send) -> None:
+        self.began_at = self.heard_at = monotonic()
+        self.expired = ""
         self._receive = receive
         self._send = send
         self._received_ahead: deque[Event] = deque()
@@ -309,6 +319,7 @@ class Socket:
     async def read(self) -> str:
         """The next message. Raises UnreadableError for a binary frame and for one that is too long."""
         event = self._received_ahead.popleft() if self._received_ahead else await self._receive()
+        self.heard_at = monotonic()
         if event["type"] == "websocket.disconnect":
             raise ClientGoneError
         text = event.get("text")
@@ -325,6 +336,8 @@ class Socket:
 
     async def wait(self, seconds: float) -> float:
         """Wait that long, keeping what arrives; the seconds really waited."""
+        # Until the step is over its session is not idle.
+        self.heard_at += seconds
         return await wait_while_receiving(seconds, self._receive, self._queue_event)
 
     async def close(self, last_message: str | None = None, code: int = NORMAL) -> None:
@@ -334,10 +347,10 @@ class Socket:
         last message, the only place that says why: what it sends is read and dropped until it closes too.
         """
         try:
-            if last_message is not None:
-                await self.write(last_message)
-            await self._emit({"type": "websocket.close", "code": code})
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                if last_message is not None:
+                    await self.write(last_message)
+                await self._emit({"type": "websocket.close", "code": code})
                 while (await self._receive())["type"] != "websocket.disconnect":
                     pass
         except (ClientGoneError, TimeoutError, RuntimeError):
