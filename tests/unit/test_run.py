@@ -18,7 +18,7 @@ from pytest_openenv_scale.analysis.run import load_run
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.results.environment import fingerprint
 from pytest_openenv_scale.results.location import new_run_id
-from pytest_openenv_scale.results.manifest import SweepRecord, read_manifest
+from pytest_openenv_scale.results.manifest import SweepRecord, git_state, read_manifest
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.results.run_directory import RunDirectory
 
@@ -335,6 +335,46 @@ def test_a_manifest_that_cannot_be_read_says_why(golden, run, content):
         load_run(run.path)
     golden(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("run_id",), '"../elsewhere"'),
+        (("run_id",), '".hidden"'),
+        (("started_at",), '"2026-11-30T10:00:00"'),
+        (("plan",), "NaN"),
+        (("plan",), "1e999"),
+        (("plan",), "[" * 10_000 + "]" * 10_000),
+        (("fingerprint",), '"none"'),
+        (("sweeps", 0, "reps"), "1000000000000"),
+        (("sweeps", 0, "cores"), "-1"),
+        (("sweeps", 0, "curves", 0, "batches"), "[1000000000000]"),
+        (("note",), '"\\ud800"'),
+    ],
+)
+def test_a_manifest_that_others_wrote_is_refused_by_the_place_that_does_not_fit(golden, run, place, value):
+    run.begin_sweep(a_record())
+    with_value(run.path / "manifest.json", place, value)
+    with pytest.raises(RunError) as caught:
+        load_run(run.path)
+    golden(caught.value)
+
+
+@pytest.mark.parametrize("git", ['"main"', "[]", '{"commit": 3, "branch": [], "dirty": "yes"}', "7"])
+def test_a_fingerprint_of_another_shape_tells_nothing_of_the_checkout(run, git):
+    with_value(run.path / "manifest.json", ("fingerprint", "git"), git)
+    assert git_state(load_run(run.path).record) == (None, None, None)
+
+
+def with_value(file, place, json_text):
+    """Put a value into stored JSON, also one that no writer would write."""
+    content = json.loads(file.read_text())
+    parent = content
+    for key in place[:-1]:
+        parent = parent[key]
+    parent[place[-1]] = "here"
+    file.write_text(json.dumps(content).replace('"here"', json_text))
 
 
 def test_a_sweep_with_curves_but_no_limits_for_them_is_damage(run):

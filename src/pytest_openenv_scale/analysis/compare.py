@@ -6,7 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pytest_openenv_scale.config.limits import METRICS, FailOn
 from pytest_openenv_scale.core import formatting
@@ -20,6 +20,7 @@ from pytest_openenv_scale.results.comparison import (
     State,
     Status,
 )
+from pytest_openenv_scale.results.manifest import git_state
 from pytest_openenv_scale.results.run_directory import PARTS
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView, judge_curve
 
@@ -137,9 +138,7 @@ def _compare_pairs(
 
 def side_of(run: Run) -> Side:
     """Return the id, status, start and commit of a run for a comparison."""
-    git: dict[str, Any] = run.record.fingerprint.get("git") or {}
-    commit, branch, dirty = git.get("commit"), git.get("branch"), git.get("dirty")
-    return Side(run.run_id, run.status, run.record.started_at, commit, branch, dirty)
+    return Side(run.run_id, run.status, run.record.started_at, *git_state(run.record))
 
 
 def _run_remarks(baseline: Run, now: Run) -> Iterator[str]:

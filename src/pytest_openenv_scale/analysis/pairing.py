@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any, cast
+from typing import Any
 
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.parsing import short_repr
 from pytest_openenv_scale.results.comparison import SettingDifference
-from pytest_openenv_scale.results.manifest import SweepRecord
+from pytest_openenv_scale.results.manifest import SweepRecord, fact_group
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
 
 _LOOPBACK_PORT = re.compile(r"\b(localhost|127(?:\.\d{1,3}){3}|\[::1\]):\d+")
@@ -215,10 +215,10 @@ def machine_differences(baseline: Mapping[str, Any], now: Mapping[str, Any]) -> 
     """
     differences: list[SettingDifference] = []
     for name, (group, key) in _MACHINE_FACTS.items():
-        then, today = _fact_group(baseline, group).get(key), _fact_group(now, group).get(key)
+        then, today = fact_group(baseline, group).get(key), fact_group(now, group).get(key)
         if then is not None and today is not None and not _same_fact(key, then, today):
             differences.append(SettingDifference(name, _value_text(key, then), _value_text(key, today)))
-    then, today = _fact_group(baseline, "packages"), _fact_group(now, "packages")
+    then, today = fact_group(baseline, "packages"), fact_group(now, "packages")
     if then and today:
         names = [name for name in {**then, **today} if then.get(name) != today.get(name)]
         differences += [
@@ -226,11 +226,6 @@ def machine_differences(baseline: Mapping[str, Any], now: Mapping[str, Any]) -> 
             for name in names
         ]
     return tuple(differences)
-
-
-def _fact_group(fingerprint: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    values = fingerprint.get(name)
-    return cast("Mapping[str, Any]", values) if isinstance(values, Mapping) else {}
 
 
 def _same_fact(key: str, then: Any, now: Any) -> bool:

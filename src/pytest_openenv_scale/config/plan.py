@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from hashlib import sha256
 
 from pytest_openenv_scale.core.parsing import format_number
+from pytest_openenv_scale.core.serialization import Count
 
 from .limits import Limit, Slo, slo_for_curve
 from .search import SearchRange
@@ -28,8 +29,8 @@ class Cell:
     infrastructure: str
     mode: str
     wait: float | None
-    batch: int
-    steps: int
+    batch: Count
+    steps: Count
     arrival: str
     think: str = ""
 
@@ -54,9 +55,9 @@ class Curve:
     infrastructure: str
     mode: str
     wait: float | None
-    steps: int
+    steps: Count
     arrival: str
-    batches: tuple[int, ...]
+    batches: tuple[Count, ...]
     think: str = ""
 
     @property

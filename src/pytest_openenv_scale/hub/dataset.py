@@ -17,7 +17,7 @@ from pytest_openenv_scale.metrics.summary import CellSummary
 from pytest_openenv_scale.reporting.content.tables import verdicts_table
 from pytest_openenv_scale.reporting.content.wording import curve_tally, run_problems
 from pytest_openenv_scale.reporting.markdown import escape, inline_code, table_lines
-from pytest_openenv_scale.results.manifest import MANIFEST, SAMPLES
+from pytest_openenv_scale.results.manifest import MANIFEST, SAMPLES, fact_group, git_state
 from pytest_openenv_scale.results.run_directory import PARTS
 from pytest_openenv_scale.results.spool import STREAM_SUFFIX
 from pytest_openenv_scale.verdict.sweep import CurveView, SweepView
@@ -130,10 +130,9 @@ def _run_section(section: RunSection) -> str:
 
 def _origin_line(run: Run, folder: str, files: Sequence[str]) -> str:
     parts = [f"Run {inline_code(run.run_id)}"]
-    git: Any = run.record.fingerprint.get("git")
-    if git and git.get("commit"):
-        parts.append(f"commit {inline_code(str(git['commit'])[:12])}")
-    machine: Any = run.record.fingerprint.get("machine") or {}
+    if commit := git_state(run.record).commit:
+        parts.append(f"commit {inline_code(commit[:12])}")
+    machine = fact_group(run.record.fingerprint, "machine")
     parts += [escape(str(machine["cpu"]))] if machine.get("cpu") else []
     parts.append(f"[report]({folder}/report.md)" if "report.md" in files else f"[files](tree/main/{folder})")
     return " · ".join(parts)
@@ -222,15 +221,12 @@ def _cell_rows(run: Run) -> Iterator[dict[str, Any]]:
 
 
 def _run_columns(run: Run) -> dict[str, Any]:
-    fingerprint = run.record.fingerprint
-    git: Any = fingerprint.get("git") or {}
-    packages: Any = fingerprint.get("packages") or {}
     return {
         "run_id": run.run_id,
         "run_started_at": run.record.started_at,
         "run_status": run.status,
-        "version": packages.get("pytest-openenv-scale"),
-        "git_commit": git.get("commit"),
+        "version": fact_group(run.record.fingerprint, "packages").get("pytest-openenv-scale"),
+        "git_commit": git_state(run.record).commit,
     }
 
 

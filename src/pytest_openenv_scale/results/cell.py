@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 
 from pytest_openenv_scale.config.plan import Cell
 from pytest_openenv_scale.core.endpoint import ExitStatus, ProxyFacts, ServerSample, SessionSettings
-from pytest_openenv_scale.core.serialization import Jsonable
+from pytest_openenv_scale.core.serialization import Count, FileName, Jsonable, Ordinal, UtcTime
 from pytest_openenv_scale.core.text import Secrets
 
 TRANSIENT_FINDINGS = frozenset({"cpu", "loop_lag", "process_died", "http_lag"})
@@ -151,15 +150,15 @@ class CellMeta(Jsonable):
     seconds from the start of the cell.
     """
 
-    run_id: str
+    run_id: FileName
     sweep_id: str
     cell: Cell
-    repetition: int
+    repetition: Ordinal
     wall_s: float
-    started_at: datetime
+    started_at: UtcTime
     hardware: str | None = None
-    cores: int | None = None
-    hosts: int | None = None
+    cores: Count | None = None
+    hosts: Count | None = None
     limits: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
     client: Mapping[str, Any] = field(default_factory=dict[str, Any])
     findings: tuple[ClientFinding, ...] = ()
@@ -170,7 +169,7 @@ class CellMeta(Jsonable):
     proxy: ProxyFacts | None = None
     answered_errors: AnsweredErrors | None = None
     session_settings: SessionSettings | None = None
-    attempt: int = 1
+    attempt: Ordinal = 1
     ended_pids: tuple[int, ...] | None = None
     listens_again: bool = False
     log_lines: int | None = None

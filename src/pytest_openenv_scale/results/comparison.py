@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from enum import StrEnum
 from typing import Literal
 
-from pytest_openenv_scale.core.serialization import Jsonable
+from pytest_openenv_scale.core.serialization import Jsonable, UtcTime
 
 from .outcome import Reason
 
@@ -177,7 +176,7 @@ class Side(Jsonable):
 
     run_id: str
     status: str
-    started_at: datetime
+    started_at: UtcTime
     commit: str | None = None
     branch: str | None = None
     dirty: bool | None = None

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, cast
 
 from pytest_openenv_scale.config.limits import Slo
 from pytest_openenv_scale.config.plan import Curve
 from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import json_bytes, replacing
-from pytest_openenv_scale.core.serialization import Jsonable, JsonError
+from pytest_openenv_scale.core.serialization import Count, FileName, Jsonable, JsonError, Ordinal, UtcTime
 
 from .comparison import Comparison
 from .outcome import Outcome, Sample, StopReason, WarmUp
@@ -52,13 +50,13 @@ class SweepRecord(Jsonable):
     infrastructure: str
     curves: tuple[Curve, ...]
     slos: tuple[Slo, ...]
-    steps: int
+    steps: Count
     arrival: str
-    reps: int
+    reps: Ordinal
     timeout_s: float | None
     hardware: str | None = None
-    cores: int | None = None
-    hosts: int | None = None
+    cores: Count | None = None
+    hosts: Count | None = None
     limits: Mapping[str, str | int] = field(default_factory=dict[str, str | int])
     startup_s: float | None = None
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -67,17 +65,17 @@ class SweepRecord(Jsonable):
     status: Status = "running"
     outcome: Outcome | None = None
     comparison: Comparison | None = None
-    started_at: datetime | None = None
-    finished_at: datetime | None = None
+    started_at: UtcTime | None = None
+    finished_at: UtcTime | None = None
     warm_ups: tuple[WarmUp, ...] = ()
     left_out: tuple[str, ...] = ()
     searches: Mapping[str, SearchPlan] = field(default_factory=dict[str, SearchPlan])
     stops: Mapping[str, StopReason] = field(default_factory=dict[str, StopReason])
     spent_s: float = 0.0
-    sessions: int = 0
-    backlog: int | None = None
+    sessions: Count = 0
+    backlog: Count | None = None
     think_mean_s: float = 0.0
-    planned_curves: int = 0
+    planned_curves: Count = 0
 
     def __post_init__(self) -> None:
         if len(self.slos) != len(self.curves):
@@ -110,12 +108,12 @@ class Manifest(Jsonable):
     """The content of `manifest.json`; `command` is redacted, `kept` is false for a temporary run."""
 
     format: int
-    run_id: str
+    run_id: FileName
     status: Status
-    started_at: datetime
+    started_at: UtcTime
     writer: Writer
     kept: bool = True
-    finished_at: datetime | None = None
+    finished_at: UtcTime | None = None
     command: tuple[str, ...] = ()
     note: str | None = None
     plan: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -138,19 +136,17 @@ def read_manifest(path: Path) -> Manifest:
     """
     file = path / MANIFEST
     try:
-        content: Any = json.loads(file.read_text(encoding="utf-8"))
+        content = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(_no_run_message(path)) from None
     except OSError as error:
         raise RunError(f"{file} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise RunError(f"{file} is damaged: {error}") from None
     try:
-        version = _Layout.from_json(content).format
+        version = _Layout.read_json(content).format
         if version > FORMAT:
             newer = f"{file} has format {version}, this version reads up to {FORMAT}"
             raise RunError(f"{newer}: upgrade pytest-openenv-scale")
-        return Manifest.from_json(content)
+        return Manifest.read_json(content)
     except JsonError as error:
         raise RunError(f"{file} is damaged: {error}") from None
 
@@ -187,7 +183,7 @@ def with_samples(manifest: Manifest, path: Path) -> Manifest:
 def _read_samples(path: Path) -> _Samples:
     """Return the samples of a run; none where there are none, or the file is damaged."""
     try:
-        return _Samples.from_json(json.loads((path / SAMPLES).read_text(encoding="utf-8")))
+        return _Samples.read_json((path / SAMPLES).read_bytes())
     except (OSError, ValueError):
         return _Samples()
 
@@ -209,3 +205,25 @@ def run_paths(folders: Iterable[Path]) -> list[Path]:
         with suppress(OSError):
             paths += (path.parent for path in folder.glob(f"*/{MANIFEST}"))
     return sorted(paths, key=lambda path: path.name)
+
+
+def fact_group(fingerprint: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a group of the facts that a fingerprint tells, such as git; none where it has no such group."""
+    values = fingerprint.get(name)
+    return cast("Mapping[str, Any]", values) if isinstance(values, Mapping) else {}
+
+
+class GitState(NamedTuple):
+    """The checkout that a run was made from, as far as it is known."""
+
+    commit: str | None = None
+    branch: str | None = None
+    dirty: bool | None = None
+
+
+def git_state(manifest: Manifest) -> GitState:
+    """Return what the fingerprint of a run tells of its checkout."""
+    git = fact_group(manifest.fingerprint, "git")
+    commit, branch = (name if isinstance(name := git.get(key), str) else None for key in ("commit", "branch"))
+    dirty = git.get("dirty")
+    return GitState(commit, branch, dirty if isinstance(dirty, bool) else None)

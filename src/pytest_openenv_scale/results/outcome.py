@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pytest_openenv_scale.config.limits import Limit, Slo
 from pytest_openenv_scale.config.plan import Curve
@@ -18,7 +16,7 @@ from pytest_openenv_scale.config.search import SearchPlan
 from pytest_openenv_scale.core.endpoint import ExitStatus, HostIncident
 from pytest_openenv_scale.core.errors import RunError
 from pytest_openenv_scale.core.files import json_bytes, replacing
-from pytest_openenv_scale.core.serialization import Jsonable, JsonError
+from pytest_openenv_scale.core.serialization import Jsonable, JsonError, UtcTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -485,7 +483,7 @@ class CheckRecord(Jsonable):
     infrastructure: str
     subject: str
     result: CheckResult
-    started_at: datetime
+    started_at: UtcTime
     took_s: float
     rerun: str | None = None
     notes: tuple[str, ...] = ()
@@ -519,9 +517,8 @@ def read_checks(run: Path, problems: list[str]) -> tuple[CheckRecord, ...]:
     records: list[CheckRecord] = []
     for path in sorted((run / CHECKS).glob("[!.]*.json")):
         try:
-            data: Any = json.loads(path.read_text(encoding="utf-8"))
-            records.append(CheckRecord.from_json(data))
-        except (OSError, ValueError, AttributeError) as error:
+            records.append(CheckRecord.read_json(path.read_bytes()))
+        except (OSError, JsonError) as error:
             reason = str(error) if isinstance(error, JsonError) else type(error).__name__
             problems.append(f"the check {CHECKS}/{path.name} cannot be read: {reason}")
     return tuple(sorted(records, key=lambda record: record.started_at))

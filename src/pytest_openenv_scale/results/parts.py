@@ -5,7 +5,6 @@ How a part comes to be is in `spool`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -214,7 +213,7 @@ def read_part(path: Path) -> Part:
         metadata = parquet.metadata or {}
         if META_KEY not in metadata:
             raise PartError(f"{path.name}: holds no description of its cell; not a part of a run")
-        return Part(path, CellMeta.from_json(json.loads(metadata[META_KEY])), parquet.num_rows)
+        return Part(path, CellMeta.read_json(metadata[META_KEY]), parquet.num_rows)
     except JsonError as error:
         raise PartError(f"{path.name}: its description does not fit ({error})") from None
     except PartError:

@@ -7,7 +7,6 @@ import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from pytest_openenv_scale.config.limits import Reference
 from pytest_openenv_scale.core.errors import RunError
@@ -15,7 +14,7 @@ from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.parsing import short_repr
 
 from .location import RUN_NAMES
-from .manifest import MANIFEST, Manifest, read_manifest, run_paths
+from .manifest import MANIFEST, Manifest, git_state, read_manifest, run_paths
 
 LATEST = "latest"
 _LATEST = re.compile(rf"{LATEST}(?:~(\d{{1,6}}))?")
@@ -132,12 +131,10 @@ def _run_of_commit(reference: Reference, folders: Sequence[Path], runs: list[tup
         _refuse_other_than_run(reference)
         raise RunError(f"there is no run {short_repr(name)} in {folders_text(folders)}; write {RUN_NAMES}")
     matches = [
-        (path, manifest)
-        for path, manifest in runs
-        if (_git_state(manifest).get("commit") or "").startswith(commit_prefix)
+        (path, manifest) for path, manifest in runs if (git_state(manifest).commit or "").startswith(commit_prefix)
     ]
     if not matches:
-        commits = list(dict.fromkeys(commit[:10] for _, run in runs if (commit := _git_state(run).get("commit"))))
+        commits = list(dict.fromkeys(commit[:10] for _, run in runs if (commit := git_state(run).commit)))
         hint = f"; there are runs of {', '.join(commits[:5])}" if commits else ""
         label = (
             f"{short_repr(name)} (commit {commit_prefix[:10]})"
@@ -145,12 +142,8 @@ def _run_of_commit(reference: Reference, folders: Sequence[Path], runs: list[tup
             else short_repr(name)
         )
         raise RunError(f"there is no complete run of {label} in {folders_text(folders)}{hint}")
-    clean = [path for path, manifest in matches if not _git_state(manifest).get("dirty")]
+    clean = [path for path, manifest in matches if not git_state(manifest).dirty]
     return clean[0] if clean else matches[0][0]
-
-
-def _git_state(manifest: Manifest) -> dict[str, Any]:
-    return manifest.fingerprint.get("git") or {}
 
 
 def _resolve_commit(name: str, folder: Path) -> str | None:

@@ -256,7 +256,7 @@ def _cut_off_part(path: Path) -> CutOffPart | None:
     try:
         with pa.OSFile(str(path)) as file:
             metadata = ipc.open_stream(file).schema.metadata or {}
-        meta = CellMeta.from_json(json.loads(metadata[META_KEY]))
+        meta = CellMeta.read_json(metadata[META_KEY])
     except (pa.ArrowException, OSError, ValueError, KeyError):
         return None
     rows, wall_s = 0, 0.0

@@ -19,6 +19,7 @@ from pytest_openenv_scale.core.formatting import count_of
 from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.metrics.summary import CellSummary
+from pytest_openenv_scale.results.manifest import git_state
 from pytest_openenv_scale.results.outcome import Cost, Outcome
 
 from . import wording
@@ -72,18 +73,13 @@ def runs_table(study: Study) -> Table:
             Value(run.status),
             Value(curve_tally(run.sweeps)),
             Value(on_one_line(f"{run.record.fingerprint.get('hostname') or formatting.MISSING}")),
-            Value(_commit(run.record.fingerprint.get("git"))),
+            Value((git_state(run.record).commit or formatting.MISSING)[:12]),
             Value(on_one_line(run.record.note or formatting.MISSING)),
         )
         for run in (study.runs if len(study.runs) > 1 else ())
     ]
     heads = ("run", "started", "status", "outcome", "measured from", "commit", "note")
     return Table("runs", "Runs", heads, tuple(rows))
-
-
-def _commit(git: object) -> str:
-    commit = git.get("commit") if isinstance(git, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    return f"{commit}"[:12] if commit else formatting.MISSING
 
 
 def max_batch_table(study: Study) -> Table:
