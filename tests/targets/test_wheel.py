@@ -53,6 +53,7 @@ def test_the_wheel_holds_the_package_its_types_and_its_license_and_no_tests(whee
     info = next(name.partition("/")[0] for name in names if ".dist-info/" in name)
     assert {name.partition("/")[0] for name in names} == {PACKAGE, info}
     assert f"{PACKAGE}/py.typed" in names
+    assert f"{PACKAGE}/reporting/report.schema.json" in names
     assert {f"{PACKAGE}/reporting/html/templates/{name}" for name in ("report.html.j2", "report.css")} <= set(names)
     assert f"{info}/licenses/LICENSE" in names
     assert not [name for name in names if re.search(r"(^|/)(tests|__pycache__)(/|$)", name)]
@@ -165,7 +166,7 @@ def test_the_first_command_of_the_readme_needs_nothing_but_what_it_installs(whee
     # What pytest reads of a checkout when it runs there.
     for name in ("conftest.py", "pyproject.toml", "tox.ini"):
         shutil.copy(ROOT / name, tmp_path)
-    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__", "stored"))
     inside = make_environment(tmp_path / ".venv", wheel)
     program, *arguments = shlex.split(first[1])
     tested = run([str(inside / program), *arguments], tmp_path)
