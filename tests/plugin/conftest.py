@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, distributions
@@ -79,12 +80,17 @@ class Inner:
         return fakes.fake_events(self.path)
 
 
+_TITLE = re.compile(r"_+ (?:ERROR at setup of )?(\S+) _+")
+"""Above what is said of a failing test."""
+
+
 def errors_of(result: pytest.RunResult, tests: Iterable[str]) -> str:
-    """What was wrong with each of these tests: a line that begins with its name, and no traceback."""
-    lines = [line for line in result.outlines if line.startswith("test_it.py::") and ": " in line]
-    assert sorted(line.split(": ")[0].rpartition("::")[2] for line in lines) == sorted(tests)
+    """What was wrong with each of these tests: its name and the line below that, which is all there is."""
+    titles = [(at, match[1]) for at, line in enumerate(result.outlines) if (match := _TITLE.fullmatch(line))]
+    assert sorted(name.rpartition(".")[2] for _, name in titles) == sorted(tests)
     result.stdout.no_fnmatch_line("*Traceback*")
-    return "\n".join(lines)
+    assert all(result.outlines[at + 2].startswith(("_", "=")) for at, _ in titles)
+    return "\n".join(f"{name}: {result.outlines[at + 1]}" for at, name in titles)
 
 
 def usage_error_of(result: pytest.RunResult) -> str:

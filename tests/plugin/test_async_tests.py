@@ -15,7 +15,7 @@ def test_a_sweep_is_awaited_and_judged(inner, mode, mark):
     inner.run(*arguments).assert_outcomes(passed=1)
     missed = inner.run(*arguments, "--openenv-target", "fake,capacity=1")
     missed.assert_outcomes(failed=1)
-    missed.stdout.fnmatch_lines(["SLO missed: *"])
+    missed.stdout.fnmatch_lines(["max_batch 1 < *"])
 
 
 def test_the_loop_of_the_test_goes_on_meanwhile(inner):

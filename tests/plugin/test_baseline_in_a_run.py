@@ -10,7 +10,7 @@ import pytest
 from tests.plugin.conftest import usage_error_of
 
 from pytest_openenv_scale.__main__ import main
-from pytest_openenv_scale.plugin.finish import warn_inconclusive
+from pytest_openenv_scale.plugin.failing import warn_inconclusive
 
 GATE = ("--openenv-baseline", "latest", "--openenv-fail-on", "max_batch:-10%,step_p99:+50%")
 
@@ -39,8 +39,13 @@ def test_a_regression_fails_the_test_in_its_call_phase_with_the_figures(swept):
     result = swept.run(*GATE, "--openenv-target", "fake,capacity=1")
     result.assert_outcomes(failed=1)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
-    result.stdout.fnmatch_lines(["regressed: max_batch ≥ 2 → 1, allowed 2 (fake · ws · wait 0.01 s)"])
-    result.stdout.fnmatch_lines(["*allowed 2; beyond max_batch:-10%; spread unknown*"])
+    result.stdout.fnmatch_lines(
+        [
+            "regressed: max_batch ≥ 2 → 1, allowed 2 (fake · ws · wait 0.01 s)",
+            '  see "OpenEnv scaling: compared with the baseline" below',
+            "*allowed 2; beyond max_batch:-10%; spread unknown*",
+        ]
+    )
     result.stdout.fnmatch_lines(["FAILED test_it.py::test_scale - *regressed: max_batch*"])
     result.stdout.no_fnmatch_line("*Traceback*")
 
@@ -50,7 +55,7 @@ def test_a_missed_slo_comes_before_the_comparison(inner):
     inner.run()
     result = inner.run(*GATE, "--openenv-target", "fake,capacity=1")
     text = result.stdout.str()
-    assert 0 < text.index("SLO missed: max_batch") < text.index("regressed: max_batch")
+    assert 0 < text.index("max_batch 1 < 2") < text.index("regressed: max_batch")
 
 
 def test_without_fail_on_nothing_is_judged(swept):

@@ -56,7 +56,7 @@ def test_the_ini_twin_does_the_same(swept, connections):
 
 def test_a_rerun_repeats_it(swept):
     result = swept.run(*BOTH, "--openenv-http-connections", "request", "--openenv-slo", "rps>=1000000")
-    result.stdout.fnmatch_lines(["*rerun: pytest *--openenv-http-connections request*--openenv-modes http*"])
+    result.stdout.fnmatch_lines(["*rerun: pytest *--openenv-modes ws,http*--openenv-http-connections request*"])
 
 
 def test_a_run_without_http_says_nothing_of_it(swept):

@@ -110,6 +110,6 @@ def test_a_check(inner):
     inner.ini("[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function\n")
     inner.tests(code("A check")[0])
     with running_server() as (_, address):
-        result = inner.run("--openenv-url", f"http://{address}")
+        result = inner.run("--openenv-url", f"http://{address}", "-v")
     result.assert_outcomes(passed=1)
     result.stdout.fnmatch_lines(["  ✓ state_has_an_episode: the state names its episode"])

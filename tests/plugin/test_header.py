@@ -15,15 +15,31 @@ def plain(inner):
     return inner
 
 
-def test_it_names_targets_grid_and_results_with_their_sources(plain):
-    plain.ini(f"{PLAIN}openenv_waits = 2\nopenenv_reps = 3\n")
+def test_it_names_targets_grid_and_what_was_set_with_their_sources(plain):
+    plain.ini(f"{PLAIN}openenv_waits = 2\nopenenv_reps = 3\nopenenv_results = kept\n")
+    plain.tests(SWEEP.replace("\ndef", "(batches=[1, 8])\n@pytest.mark.slo(max_batch=32)\ndef"))
     result = plain.run("--collect-only", "--openenv-batches", "1,4", "--openenv-slo", "total_p99<=2s")
     result.stdout.fnmatch_lines(
         [
             "openenv-scale: local: the app of the openenv.yaml that is nearest to each test (default)",
-            "  batches 1,4 (command line instead of 1,8,32,128), waits 2 (ini), modes ws (default), reps 3 (ini), *",
-            "  limits total_p99 ≤ 2 s (command line)",
-            f"  results {plain.path}/.openenv-results (default)",
+            f"  limits total_p99 ≤ 2 s (command line), results {plain.path}/kept (ini)",
+            "collected 1 item",
+            "  batches 1,4 (command line instead of 1,8) +32 from max_batch, waits 2 (ini), reps 3 (ini)",
+        ]
+    )
+
+
+def test_it_tells_what_marks_ask_for_and_nothing_that_nobody_measures(plain):
+    plain.tests(
+        "@pytest.mark.scaling(batches=[3], waits=1)\ndef test_one(scaling):\n    pass\n\n"
+        "@pytest.mark.scaling(modes='http')\ndef test_other(scaling):\n    pass\n\n"
+        "@pytest.mark.scaling(search='16..256')\ndef test_search(scaling):\n    pass\n"
+    )
+    result = plain.run("--collect-only")
+    result.stdout.fnmatch_lines(
+        [
+            "  batches 3 (mark) or 1,8,32,128 (default) or search 16..256 (mark), waits 1 (mark) or 0.1,1 (default),"
+            " modes ws (default) or http (mark)"
         ]
     )
 

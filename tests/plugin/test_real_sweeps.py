@@ -64,7 +64,7 @@ def test_a_full_server_fails_the_test_and_is_named(real):
     )
     result = real.run("--openenv-target", "local:builtin,workers=1,max_envs=2", "--openenv-json", "report.json")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["SLO missed: *", "*CAPACITY_REACHED*"])
+    result.stdout.fnmatch_lines(["max_batch 1 < 4 (CAPACITY_REACHED at 2 sessions*"])
     report = json.loads((real.path / "report.json").read_text())
     (curve,) = report["sweeps"][0]["curves"]
     (refused,) = curve["refused"]

@@ -29,7 +29,7 @@ def test_all_tests_of_an_invocation_share_one_complete_run(inner):
     assert manifest["plan"]["tests"] == ["test_it.py::test_scale[1]", "test_it.py::test_scale[2]"]
     assert manifest["command"][0] == "pytest"
     assert sorted(path.name for path in inner.runs[0].glob("report.*")) == ["report.json", "report.md"]
-    result.stdout.fnmatch_lines([f"run {inner.runs[0]} (complete)"])
+    result.stdout.fnmatch_lines([f"report: {inner.runs[0].relative_to(inner.path)}/report.md"])
 
 
 def test_xdist_workers_share_one_run_silently_and_the_controller_reports_it(inner, monkeypatch):
@@ -46,7 +46,7 @@ def test_xdist_workers_share_one_run_silently_and_the_controller_reports_it(inne
     summary = (inner.path / "summary.md").read_text()
     assert summary.startswith("before\n")
     assert summary.count("# OpenEnv scaling") == 1
-    assert result.outlines.count(f"run {inner.runs[0]} (complete)") == 1
+    assert result.outlines.count(f"report: {inner.runs[0].relative_to(inner.path)}/report.md") == 1
     assert sum("✓ SLO met" in line for line in result.outlines) == 2
     result.stdout.no_fnmatch_line("*batch 2 · ok*")
 
@@ -110,7 +110,7 @@ def test_an_interrupt_in_mid_sweep_leaves_what_was_measured_and_exit_code_2(inne
     assert manifest["status"] == "interrupted"
     assert [sweep["status"] for sweep in manifest["sweeps"]] == ["interrupted"]
     assert len(list((inner.runs[0] / "sessions.parquet").iterdir())) == 2
-    result.stdout.fnmatch_lines(["*batch 4 not measured*", f"run {inner.runs[0]} (interrupted)"])
+    result.stdout.fnmatch_lines(["*batch 4 not measured*", "report: *report.md (interrupted)"])
     assert inner.events[-1] == "stop fake"
 
 
@@ -173,7 +173,7 @@ def test_only_what_failed_is_measured_again_with_lf(inner):
 
 def test_the_rerun_command_measures_just_that_curve_again(inner):
     inner.tests(
-        "@pytest.mark.scaling(waits=[0.1, 1])\n@pytest.mark.slo(max_batch=2)\n"
+        "@pytest.mark.scaling(waits=[0.1, 1])\n@pytest.mark.slo(max_batch=2, wait=0.1)\n"
         "@pytest.mark.parametrize('n', ['a b'])\ndef test_scale(scaling, n):\n    scaling.run()\n"
     )
     first = inner.run("-m", "scaling", "--openenv-target", "fake,capacity=1", "--openenv-target", "fake,capacity=9")
@@ -234,6 +234,6 @@ def test_a_run_that_only_marks_ask_for_is_one_run_in_the_default_folder(inner, w
     result = inner.run(workers)
     result.assert_outcomes(passed=1)
     (run,) = inner.runs
-    result.stdout.fnmatch_lines([f"run {run} (complete)"])
+    result.stdout.fnmatch_lines([f"report: {run.relative_to(inner.path)}/report.md"])
     assert inner.events[0] == "start local largest=2"
     assert [sweep["test"] for sweep in inner.manifest["sweeps"]] == ["test_it.py::test_scale"]

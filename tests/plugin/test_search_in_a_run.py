@@ -85,7 +85,7 @@ def test_a_batch_that_does_not_hold_is_missed_by_one_repetition(inner, golden):
     result = inner.run(*CAPACITY)
     result.assert_outcomes(failed=1)
     assert batches_asked(inner) == [40]
-    golden([line for line in result.outlines if "SLO missed" in line or "searched" in line or "max batch" in line][:3])
+    golden([line for line in result.outlines if "searched" in line or "max batch" in line])
 
 
 def test_a_range_goes_on_to_the_number_beyond_the_batch_that_is_needed(inner):
@@ -113,7 +113,7 @@ def test_every_cell_false_gives_limits_the_same_meaning_in_a_grid(inner):
     write_test(inner, "", "success=1, every_cell=False")
     result = inner.run(*target)
     result.assert_outcomes(passed=1)
-    result.stdout.fnmatch_lines(["*✓ SLO met: success ≥ 100 % up to batch 1"])
+    result.stdout.fnmatch_lines(["*✓ SLO met: success ≥ 100 % up to batch 1; *"])
     inner.run("--openenv-target", "fake,capacity=0").assert_outcomes(failed=1)
 
 
@@ -144,9 +144,9 @@ def test_a_baseline_hints_where_the_curve_ended(inner):
 def test_a_stored_search_reads_as_it_was_judged(inner):
     write_test(inner)
     result = inner.run(*CAPACITY, *EXACT)
-    printed = [line for line in result.outlines if line.startswith(("  max batch", "  searched"))]
+    printed = [line for line in result.outlines if line.startswith("  searched")]
     (run,) = inner.runs
-    assert f"- {printed[0].strip()}" in (run / "report.md").read_text().splitlines()
+    assert f"- {printed[0].strip()}" in (run / "report.md").read_text()
     assert len(list((run / "sessions.parquet").glob("[!.]*"))) == len(batches_asked(inner))
 
 
@@ -199,7 +199,7 @@ def test_sessions_on_other_machines_have_a_ceiling(inner, golden, monkeypatch):
     result = inner.run("--openenv-batches", "8,16,32", "--openenv-max-sessions", "30")
     result.assert_outcomes(failed=1)
     assert [summary.batch for summary in curve_of(inner).summaries] == [8, 16]
-    golden([line for line in result.outlines if line.startswith("SLO inconclusive")])
+    golden([line for line in result.outlines if line.startswith("inconclusive: ")])
 
 
 def test_a_plan_is_printed_and_nothing_starts(inner, golden):

@@ -69,7 +69,8 @@ def test_a_target_that_does_not_start_is_one_clean_error_with_its_log(inner):
     result.assert_outcomes(errors=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert result.outlines.count("it did not start") == 2
-    assert result.outlines.count(fakes.LOG) == 2
+    assert result.outlines.count(fakes.LOG) == 1
+    result.stdout.fnmatch_lines(["  more of it with test_it.py::test_small, above"])
     result.stdout.no_fnmatch_line("*Traceback*")
     result.stdout.no_fnmatch_line("*another exception*")
     assert inner.runs == []

@@ -20,6 +20,7 @@ from pytest_openenv_scale.core.errors import GrammarError
         ("max_batch:−8", FailOn("max_batch", -8.0, False)),
         ("success:-0.01", FailOn("success", -0.01, False)),
         ("rps:-5", FailOn("rps", -5.0, False)),
+        ("sessions_per_second:-5", FailOn("rps", -5.0, False)),
         ("total_p99:+0%", FailOn("total_p99", 0.0, True)),
         ("max_batch:-0", FailOn("max_batch", 0.0, False)),
         ("total_p99:+300%", FailOn("total_p99", 3.0, True)),

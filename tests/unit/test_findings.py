@@ -222,9 +222,9 @@ def test_most_failures_are_more_than_half_of_them() -> None:
         (text,) = of_kind("cliff", join_runs([replace(run, sweeps=(view_sweep(view.record, summaries),))]))
         return text
 
-    assert ", most failures being timeout 0 in reset" in of_kinds(34, 30)
-    assert ", the most frequent failures being timeout 0 in reset" in of_kinds(24, 20, 20)
-    assert ", the most frequent failures being timeout 0 in reset" in of_kinds(32, 32)
+    assert ", most failures being timeout 0 during reset" in of_kinds(34, 30)
+    assert ", the most frequent failures being timeout 0 during reset" in of_kinds(24, 20, 20)
+    assert ", the most frequent failures being timeout 0 during reset" in of_kinds(32, 32)
 
 
 def test_a_cliff_of_latency_is_told_as_one(golden: Golden) -> None:

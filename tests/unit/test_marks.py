@@ -47,7 +47,14 @@ def collect(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_signature_of_slo_is_the_table_of_limits_and_what_selects_a_curve():
-    assert list(ARGUMENTS["slo"]) == ["max_batch", "success", *list(LIMITS)[2:], "every_cell", "wait", "mode"]
+    names = [name for kind in LIMITS.values() for name in (kind.alias, kind.name) if name]
+    assert list(ARGUMENTS["slo"]) == [*names, "every_cell", "wait", "mode"]
+
+
+def test_a_limit_and_its_alias_are_one_limit():
+    assert slo(sessions_per_second=9) == slo(rps=9)
+    with pytest.raises(MarkError, match="rps and sessions_per_second are the same limit"):
+        slo(sessions_per_second=9, rps=8)
 
 
 def test_the_signature_of_scaling_is_what_a_mark_may_write():

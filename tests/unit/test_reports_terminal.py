@@ -1,133 +1,116 @@
 """Golden tests of the terminal: what is printed, sign by sign, at a fixed width."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cells import an_slo, stats
 from hypothesis import given
 from hypothesis import strategies as st
-from report_samples import TEST, a_sweep, doubtful_sweep, measured, refused_sweep
+from report_samples import TEST, a_run, a_sweep, doubtful_sweep, measured, refused_sweep
 
-from pytest_openenv_scale.reporting import cell_line, curve_lines, summary_lines, sweep_failure_text, sweep_lines
+from pytest_openenv_scale.analysis.compare import compare_runs
+from pytest_openenv_scale.config.limits import parse_fail_on
+from pytest_openenv_scale.reporting import cell_line, curve_lines, failure_text, summary_lines, sweep_lines
+from pytest_openenv_scale.reporting.content.comparison import comparison_headline
 from pytest_openenv_scale.reporting.content.verdicts import stop_words
-from pytest_openenv_scale.results.outcome import ErrorCount, Outcome
+from pytest_openenv_scale.reporting.text.failure import failure_section
+from pytest_openenv_scale.reporting.text.page import Line
+from pytest_openenv_scale.reporting.text.sweep import BlockStyle
+from pytest_openenv_scale.results.outcome import ErrorCount
 from pytest_openenv_scale.verdict.sweep import SweepView
-
-MISSED = r"""
-local-uvicorn · ws · wait 1 s · hold · 3 reps · 2 cores                           test_scale.py::test_holds_256_sessions
-                          connect       reset           step          total         overhead
-  batch   ok %  open      p50/p99     p50/p99        p50/p99        p50/p99  ± p99       p99  rps
-     32  100.0    32   9 /  15 ms   2 /  4 ms  1.00 / 1.06 s  1.01 / 1.07 s   ±2 %     24 ms   30  ✓
-    128  100.0   128  31 /  55 ms   8 / 13 ms  1.00 / 1.06 s  1.03 / 1.11 s   ±2 %     62 ms  118  ✓
-    256   78.1   200  60 / 113 ms  15 / 27 ms  1.00 / 1.06 s  1.06 / 1.17 s   ±2 %    118 ms  185  ✗
-         success 78.1 % < 95 %
-  each figure is the worst of 3 repetitions; ± p99 is half their range of total p99; p99 of 32 sessions ≈ max
-  max batch 128 (64 per core; 200 were open at batch 256)
-  batch 128 over 3 repetitions: success 100.0 %, total p99 1.06–1.11 s (75 % confidence)
-  first limit broken: success 78.1 % < 95 % at batch 256, repetition 1 of 3 (56 of 256 failed: 56 capacity in reset)
-  the server refused 56 sessions at batch 256: CAPACITY_REACHED at 200 sessions = 2 workers × 100 → 1. max_envs=256 in
-    the target, per worker: connections split unevenly over 2, and one may get them all; 2. max_concurrent_envs=256 in
-    create_app(...), where the app does not read MAX_CONCURRENT_ENVS; then ask for isolation too: pytest --pyargs
-    pytest_openenv_scale.suite -m isolation --openenv-target local:app:app,max_envs=256,server=uvicorn
-  ✗ SLO missed: max_batch ≥ 256, got 128 in 3 of 3 repetitions
-  server log, last 3 lines:
-    INFO:     127.0.0.1:50114 - "WebSocket /ws" [accepted]
-    INFO:     connection open
-    INFO:     connection closed
-  rerun: pytest test_scale.py::test_holds_256_sessions --openenv-target local:app:app,server=uvicorn
-"""
-
-NARROW = r"""
-local-uvicorn - ws - wait 1 s - hold - 1 rep - 2 cores
-test_scale.py::test_holds_256_sessions
-                        connect           step          total
-  batch   ok %  open    p50/p99        p50/p99        p50/p99  hosts
-      8  100.0     8  9 / 14 ms  1.00 / 1.01 s  1.01 / 1.02 s      2  +
-     64  100.0    64  9 / 14 ms  1.00 / 1.01 s  1.01 / 1.02 s      2  ?
-         the client was the limit
-  not shown at this width: reset, overhead, rps
-  p99 of 8 and 64 sessions ~ max
-  max batch 8 (4 per core)
-  batch 8: success 100.0 % (95 %: 63.1-100.0)
-  ? SLO inconclusive: max_batch >= 64 is not decided, got 8: the client's CPU
-    was 98 % busy (batch 64)
-    no openenv.yaml in the root: the built-in environment was measured
-  rerun: pytest test_scale.py::test_holds_256_sessions --openenv-target local:app:app,server=uvicorn
-"""
-
-FAILURE = r"""
-SLO missed: max_batch ≥ 256, got 128 in 3 of 3 repetitions
-  local-uvicorn · ws · wait 1 s · hold · 3 reps · 2 cores
-  max batch 128 (64 per core; 200 were open at batch 256)
-  first limit broken: success 78.1 % < 95 % at batch 256, repetition 1 of 3 (56 of 256 failed: 56 capacity in
-    reset)
-  success in the 3 repetitions: 78.1 %, 78.9 %, 78.1 %
-  the server refused 56 sessions at batch 256: CAPACITY_REACHED at 200 sessions = 2 workers × 100 → 1.
-    max_envs=256 in the target, per worker: connections split unevenly over 2, and one may get them all; 2.
-    max_concurrent_envs=256 in create_app(...), where the app does not read MAX_CONCURRENT_ENVS; then ask for
-    isolation too: pytest --pyargs pytest_openenv_scale.suite -m isolation --openenv-target
-    local:app:app,max_envs=256,server=uvicorn
-  server log, last 3 lines:
-    INFO:     127.0.0.1:50114 - "WebSocket /ws" [accepted]
-    INFO:     connection open
-    INFO:     connection closed
-  rerun: pytest test_scale.py::test_holds_256_sessions --openenv-target local:app:app,server=uvicorn
-"""
-
-SUMMARY = r"""
-    target         mode  wait  max batch  per core    verdict
-  test_scale.py::test_holds_256_sessions
-    local-uvicorn  ws     1 s        128        64  ✗ missed: max_batch ≥ 256, got 128 in 3 of 3 repetitions
-    local-uvicorn  ws     1 s          8         4  ? inconclusive
-        max_batch ≥ 64 is not decided, got 8: the client's CPU was 98 % busy (batch 64)
-"""
 
 
 def text(lines):
     return "\n".join(line.text for line in lines)
 
 
-def golden(picture):
-    return picture.strip("\n")
+def test_a_missed_curve_at_120_columns(golden):
+    golden(text(sweep_lines(refused_sweep(), width=120)))
 
 
-def test_a_missed_curve_at_120_columns():
-    assert text(sweep_lines(refused_sweep(), width=120)) == golden(MISSED)
+def test_an_inconclusive_curve_at_80_columns_of_ascii(golden):
+    golden(text(sweep_lines(doubtful_sweep(), width=80, encoding="ascii")))
 
 
-def test_an_inconclusive_curve_at_80_columns_of_ascii():
-    assert text(sweep_lines(doubtful_sweep(), width=80, encoding="ascii")) == golden(NARROW)
+def test_without_details_nothing_tells_how_sure_and_how_costly_it_is(golden):
+    golden(text(sweep_lines(refused_sweep(), width=100, style=BlockStyle(details=False, refusals=False))))
 
 
-def test_the_message_of_a_failing_test_is_one_block():
-    assert sweep_failure_text(refused_sweep(), width=110) == golden(FAILURE)
+def test_the_message_of_a_failing_test_is_the_verdict_what_refused_and_what_to_do(golden):
+    golden(failure_text(refused_sweep(), width=110))
+    golden(failure_text(doubtful_sweep(), "the run latest cannot be read", width=110))
 
 
-def test_the_summary_of_a_run_is_a_table_of_max_batch():
-    assert text(summary_lines([refused_sweep(), doubtful_sweep()], width=110)) == golden(SUMMARY)
+def test_curves_that_failed_alike_are_told_in_one_line(golden):
+    refused, met = refused_sweep(), a_sweep(measured(8))
+    (missed,) = refused.curves
+    longer = replace(missed, curve=replace(missed.curve, wait=5.0))
+    golden(failure_text(replace(refused, curves=(missed, longer)), width=110))
+    golden(failure_text(replace(refused, curves=(*met.curves, missed)), width=110).splitlines()[0])
+
+
+def test_a_regression_is_the_first_line_where_no_limit_is_missed(golden):
+    met, slower = a_sweep(measured(8), measured(16)), a_sweep(measured(8, slower=2.0), measured(16, slower=2.0))
+    then, now = a_run(Path("then"), met), a_run(Path("now"), slower)
+    comparison = compare_runs(then, now, parse_fail_on("total_p99:+10%"))
+    compared = replace(slower, record=replace(slower.record, comparison=comparison))
+    golden(failure_text(compared, width=110))
+    assert comparison_headline(comparison) in failure_section(compared, width=400)
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_the_summary_of_a_run_is_a_table_with_a_line_for_each_curve(golden, width):
+    golden(text(summary_lines([refused_sweep(), doubtful_sweep()], width=width)), f"{width} columns")
+
+
+def failing_sweep(label: str, *waits: float) -> SweepView:
+    """A sweep of three batches for each wait, the last of which is refused by a server with a long log."""
+    one = refused_sweep(reps=1)
+    (view,) = one.curves
+    log = "\n".join(f"{label} line {number}" for number in range(50))
+    summaries = tuple(replace(cell, log_tail=cell.log_tail and log) for cell in view.summaries)
+    curves = [replace(view.curve, infrastructure=label, wait=wait) for wait in waits]
+    record = replace(one.record, infrastructure=label, curves=tuple(curves), slos=one.record.slos * len(waits))
+    return SweepView(record, tuple(replace(view, curve=curve, summaries=summaries) for curve in curves), one.outcome)
+
+
+def printed(*views: SweepView) -> list[str]:
+    """What a run prints of sweeps that failed, between pytest's own lines, the four of the header and the end aside."""
+    lines = [cell_line(summary, width=100) for view in views for summary in view.summaries]
+    for view in views:
+        lines += [Line(line, {}) for line in failure_text(view, width=100).splitlines()]
+    for view in views:
+        lines += [*sweep_lines(view, width=100, style=BlockStyle(details=False, refusals=False)), Line("", {})]
+    return [line.text for line in (*lines, *(summary_lines(views, width=100) if len(views) > 1 else ()))]
+
+
+def test_a_failing_test_of_three_batches_is_told_in_35_lines():
+    assert len(printed(failing_sweep("local", 1.0))) + 4 <= 35
+
+
+def test_five_failing_targets_with_two_waits_are_told_in_250_lines_with_those_of_pytest():
+    views = [failing_sweep(label, 0.1, 1.0) for label in ("local", "local-uvicorn", "docker", "envoy-1", "envoy-3")]
+    header, titles_and_ends, of_each_test = 8, 5, 3
+    assert len(printed(*views)) + 4 + header + titles_and_ends + of_each_test * len(views) <= 250
+    assert max(map(len, printed(*views))) <= 120
 
 
 def test_there_is_no_summary_of_nothing():
     assert summary_lines([]) == []
 
 
-def test_only_what_was_not_met_is_in_the_message_of_a_failing_test():
-    met, missed = a_sweep(measured(8)), refused_sweep()
-    both = SweepView(missed.record, (*met.curves, *missed.curves), Outcome.MISSED)
-    assert sweep_failure_text(both) == sweep_failure_text(missed)
-
-
 def test_failures_no_refusal_explains_are_told_as_they_are(golden):
     error = ErrorCount("connect", "client_limit", "EMFILE", 3, "too many\nopen files")
     sweep = a_sweep(replace(measured(8, client_limited=3), errors=(error,)))
-    golden(sweep_failure_text(sweep).splitlines())
+    golden(failure_text(sweep))
 
 
-def test_the_same_log_is_shown_once_for_several_curves():
+def test_the_log_and_what_refused_are_shown_once_for_several_curves():
     sweep = refused_sweep(reps=1)
     twice = replace(sweep, curves=sweep.curves * 2)
     assert text(sweep_lines(twice)).count("server log") == 1
-    assert sweep_failure_text(twice).count("server log") == 1
+    assert text(sweep_lines(twice)).count("CAPACITY_REACHED at 200 sessions") == 1
 
 
 def test_the_log_of_a_server_is_printed_without_its_colours():
@@ -155,7 +138,7 @@ def test_a_curve_that_ended_early_says_so():
     sweep = a_sweep(*cells, batches=(4, 8, 16, 32))
     (view,) = sweep.curves
     assert (view.verdict.stopped, view.verdict.unmeasured) == ("two_failing", (32,))
-    assert f"    {stop_words(view.verdict)}" in text(sweep_lines(sweep)).splitlines()
+    assert f"  {stop_words(view.verdict)}" in text(sweep_lines(sweep)).splitlines()
 
 
 def test_lines_are_coloured_by_outcome_and_batches_that_failed_are_red():

@@ -25,7 +25,7 @@ from pytest_openenv_scale.reporting.content.verdicts import headline
 from pytest_openenv_scale.reporting.content.wording import max_batch_sentence
 from pytest_openenv_scale.reporting.json import run_document
 from pytest_openenv_scale.reporting.markdown.run import report_markdown
-from pytest_openenv_scale.reporting.text.sweep import curve_lines, sweep_failure_text
+from pytest_openenv_scale.reporting.text.sweep import curve_lines
 from pytest_openenv_scale.results.cell import ClientFinding
 from pytest_openenv_scale.results.comparison import Status
 from pytest_openenv_scale.results.outcome import Outcome, StopReason
@@ -112,13 +112,11 @@ def test_a_search_of_a_steady_state_counts_slots():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_they_stand_in_the_block_the_message_and_the_page(case: str) -> None:
+def test_they_stand_in_the_block_and_on_the_page(case: str) -> None:
     view = CASES[case]
     wanted = search_sentences(view.curves[0])
     block = [line.text.strip() for line in curve_lines(view.record, view.curves[0], width=400)]
-    message = [line.strip() for line in sweep_failure_text(view, width=400).splitlines()]
     assert set(wanted) <= set(block)
-    assert view.outcome is Outcome.MET or set(wanted) <= set(message)
     assert all(f"- {sentence}" in report_markdown(a_run(view)) for sentence in wanted)
 
 

@@ -175,7 +175,7 @@ def test_a_rerun_repeats_what_the_command_line_gave_and_nothing_else(settle):
     assert shlex.split(rerun(settings, target="local,server=uvicorn", wait=2.0)) == [
         *("--openenv-target", "local,server=uvicorn", "--openenv-waits", "2", "--openenv-batches", "1,8..32"),
         *("--openenv-action", '{"a": 1}', "--openenv-slo", "max_batch>=8", "--openenv-slo", "success>=0.9"),
-        "--openenv-full-grid",
+        *("--openenv-header", "X-A: …", "--openenv-full-grid"),
     ]
 
 

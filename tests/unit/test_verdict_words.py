@@ -360,7 +360,7 @@ def test_a_verdict_names_every_limit_that_was_judged(limits: dict[str, Any], fai
     text = headline(view) if view.verdict.outcome is Outcome.MET else " ".join(line.text for line in reason_lines(view))
     judged = [each for each in view.verdict.limits if each.limit and each.outcome is not Outcome.INCONCLUSIVE]
     of_cells = () if view.verdict.outcome is Outcome.INCONCLUSIVE else view.verdict.slo.cell_limits
-    names = {each.limit for each in judged} | {limit.kind.figure for limit in of_cells}
+    names = {LIMITS[each.limit or ""].shown_name for each in judged} | {limit.kind.figure for limit in of_cells}
     assert {name for name in names if name not in text} == set()
 
 

@@ -86,6 +86,8 @@ def run_report(arguments: argparse.Namespace) -> int:
     if limits.limits and arguments.formats and arguments.output is None:
         raise RunError("a run's own reports stay with its own limits; write those by --slo with --output DIR")
     write = partial(write_reports, formats=formats, directory=arguments.output, figures=figures)
+    if not formats:
+        write = _write_nothing
     if arguments.output is not None and len(paths) > 1:
         return _report_study(paths, limits, write) or code
     for path in paths:
@@ -94,6 +96,11 @@ def run_report(arguments: argparse.Namespace) -> int:
         except RunError as error:
             code = print_error("report", str(error))
     return code
+
+
+def _write_nothing(source: Run | Study) -> list[Path]:
+    """Write no report, not even the one that programs read: `--formats none`."""
+    return []
 
 
 def _run_paths(arguments: argparse.Namespace) -> tuple[list[Path], int]:
@@ -272,15 +279,17 @@ def run_history(arguments: argparse.Namespace) -> int:
     """Show a figure of every curve over the runs, the oldest first; the exit code does not tell a verdict."""
     from pytest_openenv_scale.analysis.axes import histories
     from pytest_openenv_scale.config.figures import DEFAULT_FIGURES, FIGURE_FORMATS
-    from pytest_openenv_scale.config.limits import METRICS
+    from pytest_openenv_scale.config.limits import METRICS, find_limit, limit_names
     from pytest_openenv_scale.config.values import parse_dpi
     from pytest_openenv_scale.core.errors import GrammarError
     from pytest_openenv_scale.core.parsing import short_repr, suggestion
     from pytest_openenv_scale.core.system import figures_problem
     from pytest_openenv_scale.reporting.text.comparison import history_lines
 
-    if arguments.metric not in METRICS:
-        raise GrammarError(f"there is no metric {short_repr(arguments.metric)}{suggestion(arguments.metric, METRICS)}")
+    metric = find_limit(arguments.metric)
+    if metric is None or not metric.compared:
+        names = limit_names(METRICS)
+        raise GrammarError(f"there is no metric {short_repr(arguments.metric)}{suggestion(arguments.metric, names)}")
     for name, number in (("--last", arguments.last), ("--batch", arguments.batch)):
         if number is not None and number < 1:
             raise GrammarError(f"{name} must be at least 1, got {number}")
@@ -292,7 +301,7 @@ def run_history(arguments: argparse.Namespace) -> int:
     if arguments.output is not None and (problem := figures_problem()):
         raise GrammarError(f"--output: {problem}")
     runs, problems = _last_runs(arguments)
-    all_curves = histories(runs, arguments.metric, batch=arguments.batch)
+    all_curves = histories(runs, metric.name, batch=arguments.batch)
     curves = select_curves(all_curves, arguments)
     print_block(history_lines(curves, width=terminal_width(), encoding=sys.stdout.encoding))
     for problem in problems:

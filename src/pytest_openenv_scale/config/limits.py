@@ -79,9 +79,10 @@ class LimitKind:
 
     `family` says how it is judged. `parse` turns what was written into a number in `unit`, and `measure` reads what the
     limit bounds from one repetition of a cell: a number in `figure_unit`, None where that is not known, or no figure of
-    one cell (a capacity, a cost). `phase` and `statistic` name the number a latency limit bounds. Two runs are compared
-    by what is `compared`. A limit that `needs_wait` cannot be measured where no step can be asked to wait, one that
-    `needs_batch` only where at least as many sessions are asked for as it allows.
+    one cell (a capacity, a cost). `phase` and `statistic` name the number a latency limit bounds. People read `alias`,
+    which may be written instead of `name`. Two runs are compared by what is `compared`. A limit that `needs_wait`
+    cannot be measured where no step can be asked to wait, one that `needs_batch` only where at least as many sessions
+    are asked for as it allows.
     """
 
     name: str
@@ -91,6 +92,7 @@ class LimitKind:
     measure: Callable[[Measured], float | None] = _no_figure_of_a_cell
     phase: str | None = None
     statistic: str | None = None
+    alias: str | None = None
     compared: bool = True
     needs_wait: bool = False
 
@@ -120,9 +122,14 @@ class LimitKind:
         return "seconds" if self.family == "latency" else self.unit
 
     @property
+    def shown_name(self) -> str:
+        """The name that people read."""
+        return self.alias or self.name
+
+    @property
     def example(self) -> str:
         """An expression that sets this limit, for error messages."""
-        return f"{self.name}{self.direction}{_EXAMPLES[self.unit]}"
+        return f"{self.shown_name}{self.direction}{_EXAMPLES[self.unit]}"
 
 
 _EXAMPLES: Mapping[Unit, str] = {
@@ -192,7 +199,14 @@ _LIMIT_KINDS = (
         compared=False,
         needs_wait=True,
     ),
-    LimitKind("rps", "per second", "rate", parse=parse_number, measure=lambda cell: cell.requests_per_second),
+    LimitKind(
+        "rps",
+        "per second",
+        "rate",
+        parse=parse_number,
+        measure=lambda cell: cell.requests_per_second,
+        alias="sessions_per_second",
+    ),
     LimitKind("batch_per_core", "sessions per core", "capacity", parse=parse_number),
     LimitKind("hosts", "hosts", "hosts", parse=_parse_sessions, measure=lambda cell: cell.hosts_used, compared=False),
     LimitKind("open", "sessions", "open", parse=_parse_sessions, measure=lambda cell: cell.open_least),
@@ -205,6 +219,16 @@ _LIMIT_KINDS = (
 
 LIMITS: Mapping[str, LimitKind] = MappingProxyType({kind.name: kind for kind in _LIMIT_KINDS})
 """Every limit that can be asked for, by name; in `http` mode `connect` is the TCP and TLS connection."""
+
+
+def find_limit(name: str) -> LimitKind | None:
+    """Return the row of `LIMITS` of a name or an alias; None where there is none."""
+    return LIMITS.get(name) or next((kind for kind in LIMITS.values() if kind.alias == name), None)
+
+
+def limit_names(limits: Mapping[str, LimitKind] = LIMITS) -> tuple[str, ...]:
+    """Return what may be written for these limits, aliases included."""
+    return (*limits, *(kind.alias for kind in limits.values() if kind.alias))
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +258,7 @@ class Limit:
     def text(self) -> str:
         """The limit for people: "max_batch ≥ 256", "total_p99 ≤ 2.5 s", "success ≥ 95 %"."""
         sign = "≥" if self.kind.direction == ">=" else "≤"
-        return f"{self.name} {sign} {format_value(self.kind.unit, self.allowed)}"
+        return f"{self.kind.shown_name} {sign} {format_value(self.kind.unit, self.allowed)}"
 
     @property
     def expression(self) -> str:
@@ -287,10 +311,10 @@ def make_limit(name: str, value: object, source: str = "mark") -> Limit:
     Raises:
         GrammarError: nobody measures a limit of that name, or the value is out of range.
     """
-    kind = LIMITS.get(name)
+    kind = find_limit(name)
     if kind is None:
-        raise GrammarError(f"{short_repr(name)} is no limit anybody measures{suggestion(name, LIMITS)}")
-    return Limit(name, kind.parse(value, what=name), source)
+        raise GrammarError(f"{short_repr(name)} is no limit anybody measures{suggestion(name, limit_names())}")
+    return Limit(kind.name, kind.parse(value, what=name), source)
 
 
 _EXPRESSION = re.compile(r"([^\s<>=≤≥:!]+)\s*([<>=≤≥:!]+)\s*(.*)", re.DOTALL)
@@ -306,7 +330,7 @@ def parse_slo_expression(text: object, source: str = "command line") -> Limit:
     if match is None:
         raise GrammarError(f'a limit is written like "total_p99<=2s" or "max_batch>=64", got {short_repr(text)}')
     name, operator, value = match.groups()
-    kind = LIMITS.get(name)
+    kind = find_limit(name)
     if kind is None:
         return make_limit(name, value)
     if {"≥": ">=", "≤": "<="}.get(operator, operator) != kind.direction:
@@ -358,10 +382,10 @@ class FailOn:
         sign = "-" if higher_is_better(self.metric) else "+"
         size = abs(self.change)
         if self.relative:
-            return f"{self.metric}:{sign}{size * 100:.10g}%"
+            return f"{self.kind.shown_name}:{sign}{size * 100:.10g}%"
         if self.kind.unit != "seconds":
-            return f"{self.metric}:{sign}{format_number(size)}"
-        return f"{self.metric}:{sign}{f'{size * 1000:.10g}ms' if size < 1 else f'{format_number(size)}s'}"
+            return f"{self.kind.shown_name}:{sign}{format_number(size)}"
+        return f"{self.kind.shown_name}:{sign}{f'{size * 1000:.10g}ms' if size < 1 else f'{format_number(size)}s'}"
 
     def allowed(self, baseline: float) -> float:
         """Return the worst value that is still allowed, in the metric's unit; it may be reached, not passed."""
@@ -406,31 +430,32 @@ def _parse_change(text: str) -> FailOn:
         example = 'a change that fails is written like "max_batch:-10%" or "total_p99:+15%"'
         raise GrammarError(f"{example}, got {short_repr(text)}")
     name, sign, amount = match.groups()
-    if name in LIMITS and not LIMITS[name].compared:
-        instead = LIMITS[name].figure if LIMITS[name].figure in METRICS else "max_batch"
+    kind = find_limit(name)
+    if kind is None:
+        raise GrammarError(f"{short_repr(name)} is nothing that is compared{suggestion(name, limit_names(METRICS))}")
+    if not kind.compared:
+        instead = kind.figure if kind.figure in METRICS else "max_batch"
         raise GrammarError(f"{name} is a limit and not a figure that is compared; write for example {instead}")
-    if name not in METRICS:
-        raise GrammarError(f"{short_repr(name)} is nothing that is compared{suggestion(name, METRICS)}")
-    worse = "-" if higher_is_better(name) else "+"
+    worse = "-" if kind.direction == ">=" else "+"
     if sign.replace("−", "-") != worse:
         better = "higher" if worse == "-" else "lower"
         raise GrammarError(
             f"{name}: {better} is better, so {short_repr(text)} is no regression; write {name}:{worse}{amount}"
         )
-    size, relative = _parse_amount(name, amount)
+    size, relative = _parse_amount(name, amount, kind.unit)
     if relative and worse == "-" and size >= 1:
         raise GrammarError(f"{short_repr(text)} can never be exceeded: nothing falls below 0; write less than 100%")
-    return FailOn(name, -size if worse == "-" else size, relative)
+    return FailOn(kind.name, -size if worse == "-" else size, relative)
 
 
-def _parse_amount(name: str, text: str) -> tuple[float, bool]:
+def _parse_amount(name: str, text: str, unit: Unit) -> tuple[float, bool]:
     """Return the size of a change, and whether it is a fraction of the baseline."""
     if text.endswith("%"):
         percent = text[:-1].strip()
         return (0.0 if _is_zero(percent) else parse_number(percent, what=f"the percentage of {name}") / 100), True
     if _is_zero(text):
         return 0.0, False
-    if METRICS[name].unit != "seconds":
+    if unit != "seconds":
         return parse_number(text, what=f"the change of {name}"), False
     seconds = parse_seconds(text, what=f"the change of {name}")
     if _without_unit(text):

@@ -207,7 +207,7 @@ def in_force(values: Mapping[str, Any], *, until_done_flag: bool) -> dict[str, A
 
 RERUN_OPTIONS: Sequence[str] = (
     *("batches", "reps", "again", "steps", "think", "arrival", "ramp", "for", "timeout", "action", "reset"),
-    *("until-done", "slo"),
+    *("until-done", "slo", "header"),
     *(
         "inconclusive",
         "full-grid",
@@ -232,8 +232,9 @@ RERUN_OPTIONS: Sequence[str] = (
 def rerun_options(settings: Settings, *, target: TargetSpec, mode: str, wait: float | None) -> str:
     """Return the options that make a command line measure one curve again, quoted for a shell.
 
-    Holds what this command line gave, narrowed to the curve, and no secret: headers, passwords in URLs
-    and secrets in target keys are left out. Empty where the test alone measures that curve.
+    Holds what this command line gave, narrowed to the curve, and no secret: passwords in URLs and secrets in target
+    keys are left out, and of a header that holds its value only the name is told. Empty where the test alone measures
+    that curve.
     """
     words = _rerun_target(settings, target)
     if wait is not None and _must_narrow(settings, "waits"):

@@ -110,8 +110,14 @@ def text_range(low: str, high: str, joint: str = " to ") -> str:
     """Return two figures with their units as a range, one unit and one of equal texts: "12 to 15 ms", "12 ms"."""
     if low == high:
         return low
-    number, blank, unit = low.partition(" ")
-    return f"{number if blank and high.endswith(f' {unit}') else low}{joint}{high}"
+    number, unit = _split_unit(low)
+    return f"{number if unit and _split_unit(high)[1] == unit else low}{joint}{high}"
+
+
+def _split_unit(text: str) -> tuple[str, str]:
+    """Return the number and the unit, with what is between them: ("12", " ms"), ("210", "/s")."""
+    number = text.rstrip("%/abcdefghijklmnopqrstuvwxyzBKMGTµ").rstrip()
+    return number, text[len(number) :]
 
 
 def list_of_counts(numbers: list[int]) -> str:
@@ -179,7 +185,7 @@ def format_value(unit: Unit, value: float) -> str:
             return f"{value:.4g}"
 
 
-_UNIT_GAP = re.compile(r"(?<=\d) (?=(?:%|ms|s|us|µs)(?!\w))")
+_UNIT_GAP = re.compile(r"(?<=\d) (?=(?:%|ms|s|us|µs|sess/s)(?!\w))")
 
 
 def with_units_kept(text: str) -> str:

@@ -9,14 +9,14 @@ May import everything but cli and suite; nothing but it and the suite imports py
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from . import hookspec
-from .invocation import INVOCATION, PROBLEMS, Invocation
+from .invocation import INVOCATION, PROBLEMS, Invocation, concerns_plugin
 from .marks import DECLARATION, marker_lines
 from .option_values import register_options
 
@@ -68,23 +68,29 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    """Say what will be measured, where the command line or the ini file asks for it."""
+    """Say which servers will be measured, where the command line or the ini file asks for it."""
     invocation = _invocation(config)
     if not invocation.is_requested:
         return []
-    from .settings import header_lines
+    from .header import header_lines
 
-    return header_lines(invocation.settings, invocation.environments.folder(None), config.rootpath)
+    collected_elsewhere = bool(getattr(config.option, "numprocesses", None))
+    environment = invocation.environments.folder(None)
+    return header_lines(invocation.settings, environment, config.rootpath, with_grid=collected_elsewhere)
 
 
-def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    """Say what will be measured where only marked tests ask for it."""
+def pytest_report_collectionfinish(config: pytest.Config, items: Sequence[pytest.Item]) -> list[str]:
+    """Say what will be measured; on which servers, too, where only marked tests ask for it."""
     invocation = _invocation(config)
-    if not invocation.measures or invocation.is_requested or config.get_verbosity() < 0:
+    if not invocation.measures or config.get_verbosity() < 0:
         return []
-    from .settings import header_lines
+    from .header import grid_lines, header_lines
 
-    return header_lines(invocation.settings, invocation.environments.folder(None), config.rootpath)
+    environment, grid = invocation.environments.folder(None), grid_lines(items, invocation.settings)
+    if invocation.is_requested:
+        return grid
+    first, *others = header_lines(invocation.settings, environment, config.rootpath)
+    return [first, *grid, *others]
 
 
 def pytest_collect_directory(path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -150,7 +156,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     _invocation(item.config).current_file = item.path
     declared = item.stash.get(DECLARATION, None)
     if declared is not None and declared.problem is not None:
-        pytest.fail(f"{item.nodeid}: {declared.problem}", pytrace=False)
+        pytest.fail(declared.problem, pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -189,14 +195,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
         result = yield
     except (pytest.fail.Exception, pytest.skip.Exception) as outcome:
         if "openenv_target" in pyfuncitem.fixturenames:
-            from .finish import unawaited_problem
+            from .failing import unawaited_problem
 
-            if problem := unawaited_problem(pyfuncitem, outcome):
+            if problem := unawaited_problem(outcome):
                 raise pytest.fail.Exception(problem, pytrace=False) from None
         raise
     runner = pyfuncitem.stash.get(SCALING, None)
     if runner is not None:
-        from .finish import judge_test
+        from .failing import judge_test
 
         judge_test(pyfuncitem, runner)
     return result
@@ -206,9 +212,21 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep the result of a sweep; where the test ran in another process it travels on the report, as JSON."""
+    """Keep the result of a sweep; where the test ran in another process it travels on the report, as JSON.
+
+    Summaries show the first line of a failure by what was found.
+    """
+    found = _failed_by_what_was_found(item, call)
+    if found:
+        from .failing import shorten_message
+
+        shorten_message(_invocation(item.config), item, call)
     report = yield
     runner = item.stash.get(SCALING, None)
+    if found:
+        from .failing import shorten_summary
+
+        shorten_summary(report, item, runner)
     if call.when == "call" and runner is not None and runner.sweep is not None:
         invocation = _invocation(item.config)
         if invocation.is_worker or os.getpid() != invocation.pid:
@@ -218,16 +236,29 @@ def pytest_runtest_makereport(
     return report
 
 
+def _failed_by_what_was_found(item: pytest.Item, call: pytest.CallInfo[None]) -> bool:
+    """Whether a test of ours failed without a traceback: by a verdict, or as it could not be measured."""
+    error = call.excinfo.value if call.excinfo is not None else None
+    return isinstance(error, pytest.fail.Exception) and not error.pytrace and concerns_plugin(item)
+
+
 class _ReportReceiver:
     """Gathers the results that arrive on reports, from xdist workers and other processes."""
 
     def __init__(self, invocation: Invocation) -> None:
         self._invocation = invocation
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> Generator[None, None, None]:
         payload = getattr(report, "openenv_scale", None)
         if payload is not None:
             self._invocation.add_sent_view(payload)
+        if not report.failed or not self._invocation.views:
+            return (yield)
+        from .failing import whole_failure
+
+        with whole_failure(report, self._invocation):
+            return (yield)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -256,7 +287,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> Generator[
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Show every curve and where the run is."""
     invocation = _invocation(config)
-    if (invocation.views or invocation.checks or invocation.problems) and config.get_verbosity() > -2:
+    if (invocation.views or invocation.checks or invocation.problems) and invocation.shows_summary:
         from .finish import show_summary
 
         show_summary(invocation, terminalreporter)

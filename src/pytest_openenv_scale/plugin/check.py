@@ -23,7 +23,7 @@ from pytest_openenv_scale.results.outcome import (
 )
 
 from .collection import rerun_command, test_name
-from .finish import WIDTH, warn_inconclusive
+from .failing import WIDTH, warn_inconclusive
 from .target import target_of
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class CheckRunner:
         return checked
 
     def _fail(self, message: str) -> NoReturn:
-        pytest.fail(f"{self.item.nodeid}: {message}", pytrace=False)
+        pytest.fail(message, pytrace=False)
 
     def _make_record(self, endpoint: Endpoint, result: CheckResult, started: datetime, took_s: float) -> CheckRecord:
         settings = self.invocation.settings

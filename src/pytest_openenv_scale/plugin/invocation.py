@@ -129,6 +129,8 @@ class Invocation:
         """What checks know of the last server of each target, by its canonical specification."""
         self.checks: tuple[CheckRecord, ...] = ()
         """What checks found, once the run has ended."""
+        self.failures: dict[int, tuple[BaseException, str]] = {}
+        """Failures that were told, by identity, each with the test that it was told of first."""
         self.current_file: Path | None = None
         """The file of the test that runs."""
         self._run_location: RunLocation | None = None
@@ -181,6 +183,11 @@ class Invocation:
     def measures(self) -> bool:
         """Whether a selected test measures or asks a check."""
         return self._selection is not None and bool(self._selection.tests)
+
+    @property
+    def shows_summary(self) -> bool:
+        """Whether the end of the run shows every curve; with `-qq` it does not."""
+        return self.config.get_verbosity() > -2
 
     @property
     def run_location(self) -> RunLocation:

@@ -87,6 +87,7 @@ class SloArguments(TypedDict, total=False):
     overhead_p95: Number | None
     overhead_p99: Number | None
     latency_factor: Number | None
+    sessions_per_second: Number | None
     rps: Number | None
     batch_per_core: Number | None
     hosts: int | str | None
@@ -104,10 +105,10 @@ class SloArguments(TypedDict, total=False):
 def slo(**arguments: Unpack[SloArguments]) -> Slo:
     """Set the limits that a test marked scaling must meet, for all of its waits and modes or for one wait= or mode=.
 
-    Latencies are seconds or text with its unit like "250ms", `success` is a fraction or text like "95%", `rps` sessions
-    per second, `rss` and `memory_per_session` bytes or text like "2MiB". In mode `http` the limits on `connect` apply
-    to the TCP and TLS connection. With `every_cell=False` the limits define max batch, and a test fails only where
-    nothing passes.
+    Latencies are seconds or text with its unit like "250ms", `success` is a fraction or text like "95%", `rss` and
+    `memory_per_session` are bytes or text like "2MiB"; `rps` is the same as `sessions_per_second`. In mode `http` the
+    limits on `connect` apply to the TCP and TLS connection. With `every_cell=False` the limits define max batch, and a
+    test fails only where nothing passes.
 
     Raises:
         MarkError: a value is wrong, there is no limit of that name, or there is none at all.
@@ -194,6 +195,8 @@ def parse_slo_mark(arguments: Mapping[str, Any]) -> Slo:
         raise MarkError(f"mark slo: {error}") from None
     except Exception as error:
         raise _unreadable("slo", error) from None
+    if len({limit.name for limit in limits}) < len(limits):
+        raise MarkError("mark slo: rps and sessions_per_second are the same limit; write one of them")
     if not limits and every_cell is None:
         raise MarkError("mark slo: it sets no limit; write for example slo(max_batch=64)")
     return Slo(limits, wait, mode, every_cell)

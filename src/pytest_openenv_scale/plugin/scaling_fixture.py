@@ -53,6 +53,8 @@ class Scaling:
         """Whether the test called `run()` or `run_async()`."""
         self.sweep: Sweep | None = None
         """The result, once `run()` has returned."""
+        self.failed = False
+        """Whether its sweep failed the test."""
         self.opened_session = False
         """Whether the test asked for a session of its own."""
         self.no_baseline: str | None = None
@@ -209,7 +211,7 @@ class Scaling:
         return baseline.compare(sweep, self.settings, self._invocation.run_directory(), tests)
 
     def _fail(self, text: str) -> NoReturn:
-        pytest.fail(f"{self._task.test}: {text}", pytrace=False)
+        pytest.fail(text, pytrace=False)
 
 
 def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoint) -> Scaling:
@@ -217,7 +219,7 @@ def make_scaling(invocation: Invocation, item: pytest.Function, endpoint: Endpoi
     declared = item.stash.get(DECLARATION, None)
     if declared is None:
         pytest.fail(
-            f"{item.nodeid}: the fixture scaling needs the mark and must be an argument: write "
+            "the fixture scaling needs the mark and must be an argument: write "
             f"@pytest.mark.scaling above def {item.originalname}(scaling)",
             pytrace=False,
         )

@@ -1,4 +1,4 @@
-"""What the options mean: frozen settings, pytest's header, the baseline, and mistakes found before anything starts.
+"""What the options mean: frozen settings, the baseline, and mistakes found before anything starts.
 
 Precedence is command line, mark, ini, default. A wrong value ends the run before anything starts, with one
 line that names the option or the ini key.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -31,13 +31,10 @@ from pytest_openenv_scale.config.settings import (
     Source,
     field_name,
     in_force,
-    option_name,
 )
 from pytest_openenv_scale.config.values import PARSERS, ValueOrigin, join_headers
 from pytest_openenv_scale.config.workload import look_in
 from pytest_openenv_scale.core.errors import GrammarError, RunError, TargetError
-from pytest_openenv_scale.core.loads import think_text
-from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.system import figures_problem
 from pytest_openenv_scale.core.target_spec import TargetSpec, parse_target, redact_target, redact_url
 from pytest_openenv_scale.results.location import default_results, stored_results
@@ -134,10 +131,18 @@ def _rerun_values(command_line: Mapping[str, Any]) -> dict[str, tuple[str, ...]]
             texts[name] = tuple(value) if isinstance(value, list) else (value if isinstance(value, str) else "",)
     if "proxy" in texts:
         texts["proxy"] = tuple(map(redact_url, texts["proxy"]))
+    if "header" in texts:
+        texts["header"] = tuple(map(_without_value, texts["header"]))
     if "url" in command_line:
         url: str = command_line["url"].strip()
         texts["url"] = (url if url.startswith("env:") else redact_target(parse_target(url)),)
     return texts
+
+
+def _without_value(header: str) -> str:
+    """Return a header with "…" for its value, unless that only names a variable."""
+    name, colon, value = header.partition(":")
+    return header if value.strip().startswith("env:") else f"{name}{colon} …"
 
 
 def check_baseline(settings: Settings) -> None:
@@ -246,100 +251,6 @@ class Baseline:
         )
         run.store_comparison(view.record.sweep_id, comparison)
         return replace(sweep, view=replace(view, record=replace(view.record, comparison=comparison)))
-
-
-def header_lines(settings: Settings, environment: Path | None, rootpath: Path) -> list[str]:
-    """Return the targets, the grid and what else was set, each with its source; no secrets.
-
-    `environment` is the folder of the run's `openenv.yaml`, None where each test has to have its own.
-    """
-    targets = ", ".join(_describe_target(spec, environment, rootpath) for spec in settings.targets)
-    lines = [f"openenv-scale: {targets} ({settings.sources['target']})"]
-    grid = [_describe_setting(settings, name) for name in ("batches", "waits", "modes", "reps", "arrival")]
-    lines.append(f"  {', '.join(grid)}; marks outrank ini and default")
-    others = [
-        _describe_setting(settings, name)
-        for name in (
-            *(
-                "again",
-                "steps",
-                "think",
-                "ramp",
-                "for_",
-                "timeout",
-                "until_done",
-                "full_grid",
-                "search",
-                "precision",
-                "budget",
-                "max_sessions",
-                "lock_timeout",
-                "played",
-                "ping",
-                "no_samples",
-                "insecure",
-                "proxy",
-            ),
-            *("seed", "processes", "inconclusive", "report", "figure_formats", "dpi"),
-        )
-        if settings.sources[option_name(name)] != "default"
-    ]
-    if "http" in settings.modes:
-        others.append(_describe_setting(settings, "http_connections"))
-    if settings.slo:
-        others.append(f"limits {', '.join(f'{limit.text} ({limit.source})' for limit in settings.slo)}")
-    if settings.baseline is not None:
-        others.append(f"baseline {settings.baseline} ({settings.sources['baseline']})")
-    if settings.fail_on:
-        others.append(f"fail on {', '.join(map(str, settings.fail_on))} ({settings.sources['fail-on']})")
-    if settings.headers:
-        others.append(f"headers {', '.join(settings.headers)} (values hidden)")
-    if others:
-        lines.append(f"  {', '.join(others)}")
-    results = "nowhere" if settings.results is None else str(settings.results)
-    lines.append(f"  results {results} ({settings.sources['results']})")
-    return lines
-
-
-def _describe_target(spec: TargetSpec, environment: Path | None, rootpath: Path) -> str:
-    text = redact_target(spec)
-    if environment == rootpath or not _names_no_app(spec):
-        return text
-    if environment is None:
-        return f"{text}: the app of the openenv.yaml that is nearest to each test"
-    return f"{text}: the app of {environment / 'openenv.yaml'}"
-
-
-def _names_no_app(spec: TargetSpec) -> bool:
-    keys = {key for key, _ in spec.options} | {(spec.argument or "").partition("=")[0]}
-    if spec.name == "local":
-        return spec.argument is None and "app" not in keys
-    return spec.name in ("envoy", "slurm") and keys.isdisjoint(("app", "image", "urls"))
-
-
-_UNSET_TEXTS = {"ping": "off", "processes": "auto", "think": "0"}
-"""What None means, as it is written on the command line."""
-
-
-def _describe_setting(settings: Settings, name: str) -> str:
-    source = settings.sources[option_name(name)]
-    value = getattr(settings, name)
-    declared = settings.declared.get(name) if name in AXES else None
-    instead = f" instead of {_format_value(declared)}" if declared is not None and declared != value else ""
-    text = _UNSET_TEXTS[name] if value is None else _format_value(value)
-    if name == "steps" and settings.until_done:
-        text = f"until_done={text}"
-    if name == "think" and settings.think:
-        return f"{think_text(str(settings.think))} ({source})"
-    return f"{option_name(name)} {text} ({source}{instead})"
-
-
-def _format_value(value: object) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(_format_value, cast("tuple[object, ...]", value)))
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return format_number(value) if isinstance(value, float) else str(value)
 
 
 def check_settings(config: pytest.Config, settings: Settings) -> None:

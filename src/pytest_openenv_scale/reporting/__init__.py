@@ -19,9 +19,10 @@ from .content.study_tables import study_tables
 from .json import junit_properties, run_json
 from .markdown.run import append_step_summary, report_markdown
 from .outputs import append_outputs
+from .text.failure import failure_text
 from .text.overview import run_lines, study_lines, summary_lines
 from .text.page import Line
-from .text.sweep import cell_line, curve_lines, sweep_failure_text, sweep_lines
+from .text.sweep import cell_line, curve_lines, sweep_lines
 
 __all__ = [
     "FORMATS",
@@ -31,12 +32,12 @@ __all__ = [
     "append_step_summary",
     "cell_line",
     "curve_lines",
+    "failure_text",
     "join_runs",
     "junit_properties",
     "run_lines",
     "study_lines",
     "summary_lines",
-    "sweep_failure_text",
     "sweep_lines",
     "write_json",
     "write_reports",

@@ -26,6 +26,13 @@ def breach_words(breach: Breach) -> str:
     return f"{kind.figure} {observed} {sign} {format_value(kind.figure_unit, breach.allowed)}"
 
 
+def breach_at(view: CurveView, breach: Breach) -> str:
+    """Return a broken limit in short with its batch: "success 78.1 % < 95 % at batch 256"."""
+    if breach.limit == "server":
+        return breach_text(view, breach)
+    return f"{breach_words(breach)} at batch {formatting.count(breach.batch)}"
+
+
 def breach_text(view: CurveView, breach: Breach) -> str:
     """Return a broken limit with its place and evidence: "success 78 % < 95 % at batch 256 (56 of 256 failed: …)"."""
     position = (breach.batch, breach.repetition)
@@ -89,9 +96,11 @@ def _latency(limit: Limit | None, observed: float, allowed: float, samples: int)
 
 
 def _failures(summary: CellSummary) -> str:
-    """Return the failures of a repetition in words: "56 of 256 failed: 56 capacity in reset"."""
+    """Return the failures of a repetition in words: "56 × CAPACITY_REACHED during reset", of several kinds in all."""
     judged = summary.successful + summary.failed
     kinds = [error for error in summary.errors if error.type != "client_limit"]
+    if len(kinds) == 1 and kinds[0].count == summary.failed and judged == summary.batch:
+        return error_words(kinds[0])
     listed = ", ".join(error_words(error) for error in kinds[:4])
     more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
     return f"{summary.failed:,} of {judged:,} failed" + (f": {listed}{more}" if listed else "")

@@ -64,7 +64,7 @@ def comparison_headline(comparison: Comparison) -> str:
 def why_inconclusive(comparison: Comparison) -> str:
     """Return the first reason why a comparison is inconclusive, and how many more there are."""
     reasons = [
-        f"{change.metric}{batch_suffix(change)}: {reason_text(change)} ({curve_label(curve)})"
+        f"{metric_name(change.metric)}{batch_suffix(change)}: {reason_text(change)} ({curve_label(curve)})"
         for curve in comparison.curves_in_state("compared")
         for change in curve.undecided_changes
     ]
@@ -94,7 +94,7 @@ def _change_sentence(change: Change) -> str:
     """Return a change in short: "total_p99 at batch 16 62 ms → 226 ms, allowed 93 ms"."""
     limit = f", allowed {_allowed(change)}" if change.allowed is not None else ""
     then, now = (_value_text(change.metric, figure) for figure in (change.baseline, change.now))
-    return f"{change.metric}{batch_suffix(change)} {then} → {now}{limit}"
+    return f"{metric_name(change.metric)}{batch_suffix(change)} {then} → {now}{limit}"
 
 
 def curve_name(curve: CurveComparison) -> str:
@@ -146,7 +146,7 @@ def change_row(change: Change) -> tuple[str, ...]:
     """Return the cells of a change, in the order of `CHANGE_HEADS`."""
     ratio = change.ratio
     return (
-        change.metric,
+        metric_name(change.metric),
         formatting.count(change.batch),
         figure_range(change.metric, change.baseline),
         figure_range(change.metric, change.now),
@@ -267,6 +267,11 @@ def percent_change(ratio: float) -> str:
     percent = (ratio - 1) * 100
     digits = 0 if abs(percent) >= 9.95 else 1
     return f"{'−' if percent < 0 else '+'}{abs(percent):.{digits}f} %"
+
+
+def metric_name(metric: str) -> str:
+    """Return the name of a metric that people read."""
+    return METRICS[metric].shown_name
 
 
 def metric_text(metric: str, value: float | None) -> str:

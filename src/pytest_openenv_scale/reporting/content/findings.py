@@ -14,11 +14,12 @@ from itertools import pairwise
 from pytest_openenv_scale.analysis import axes
 from pytest_openenv_scale.analysis.axes import ServerAxis, without_count
 from pytest_openenv_scale.analysis.study import BatchPoint, Study, StudyCurve
-from pytest_openenv_scale.core.parsing import format_number
 from pytest_openenv_scale.core.text import on_one_line
 from pytest_openenv_scale.verdict.sweep import max_batch_certainty
 
+from .refusals import error_kind
 from .tables import MISSING, Table, Value, wait_text
+from .wording import mode_and_wait
 
 FEW_PER_CORE = 10
 """Fewer sessions per core than this are worth a sentence."""
@@ -463,8 +464,7 @@ class Facts:
         phase, name, code = (on_one_line(part or "") for part in kind)
         row_texts = [curve.infrastructure, curve.mode, *(part or MISSING.text for part in (phase, name, code))]
         is_listed = any([cell.text for cell in row[:5]] == row_texts for row in self._rows("errors"))
-        code_suffix = f" {code}" if code and is_listed and name != "capacity" else ""
-        return f"{name.replace('_', ' ') or 'failure'}{code_suffix}{f' in {phase}' if phase else ''}"
+        return error_kind(name, code if is_listed else None, phase)
 
 
 def join_names(names: Iterable[str]) -> str:
@@ -500,7 +500,7 @@ def holds_more(curve: StudyCurve, other: StudyCurve) -> bool:
 
 def load_text(curve: StudyCurve) -> str:
     """Return mode and wait for a sentence: "ws at wait 1 s"."""
-    return curve.mode if curve.wait is None else f"{curve.mode} at wait {format_number(curve.wait)} s"
+    return mode_and_wait(curve.curve.curve)
 
 
 def one_repetition_note(curves: Iterable[StudyCurve]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 
 from pytest_openenv_scale.core import formatting
@@ -64,20 +65,47 @@ def _opening(refusal: Refusal) -> str:
 
 def refusal_words(refusal: Refusal) -> _Words:
     """Return what refused sessions, and the remedy, each as a sentence without its end."""
-    describe = _BY_CAUSE.get(refusal.cause) or _BY_FAMILY.get(refusal.cause.partition("_")[0])
-    if describe is None:
-        raise KeyError(f"nothing says in words what refuses for the cause {refusal.cause!r}")
-    text, remedy = describe(refusal)
+    text, remedy = _describe(refusal)
     shared = refusal.figures.get("shared")
     first = f"all sessions get the one environment made at {shared}: " if shared else ""
     return first + " ".join(text.split()), remedy
 
 
+def _describe(refusal: Refusal) -> _Words:
+    describe = _BY_CAUSE.get(refusal.cause) or _BY_FAMILY.get(refusal.cause.partition("_")[0])
+    if describe is None:
+        raise KeyError(f"nothing says in words what refuses for the cause {refusal.cause!r}")
+    return describe(refusal)
+
+
+def short_refusal(refusal: Refusal) -> str:
+    """Return in a few words what refused: "CAPACITY_REACHED: max_concurrent_envs=1"."""
+    match refusal.cause:
+        case "one_session":
+            return "CAPACITY_REACHED: max_concurrent_envs=1"
+        case "limit_concurrency":
+            return f"uvicorn's {_concurrency_option(refusal)}"
+        case "unnamed":
+            return error_words(refusal.errors[0]) if refusal.errors else "nothing named a limit"
+        case _:
+            text, _ = _describe(refusal)
+            return _CLAUSE_END.split(" ".join(text.split()), maxsplit=1)[0]
+
+
+_CLAUSE_END = re.compile(r"[;:,] | \(")
+
+
 def error_words(error: ErrorCount) -> str:
-    """Return one kind of failure with its count: "12 handshake status 503 in connect"."""
-    kind = (error.type or "failure").replace("_", " ")
-    code = f" {error.code}" if error.code and error.type != "capacity" else ""
-    return f"{error.count:,} {kind}{code}" + (f" in {error.phase}" if error.phase else "")
+    """Return one kind of failure with its count: "12 × handshake status 503 during connect"."""
+    return f"{error.count:,} × {error_kind(error.type, error.code, error.phase)}"
+
+
+def error_kind(error_type: str | None, code: str | None, phase: str | None) -> str:
+    """Return one kind of failure: "CAPACITY_REACHED during reset", "client limit EMFILE during connect"."""
+    name = (error_type or "failure").replace("_", " ")
+    if code:
+        name = code if error_type == "capacity" else f"{name} {code}"
+    return f"{name} during {phase}" if phase else name
 
 
 def incident_words(incident: HostIncident, proxy: str) -> str:
@@ -154,13 +182,17 @@ def _one_session(refusal: Refusal) -> _Words:
 
 def _limit_concurrency(refusal: Refusal) -> _Words:
     workers = _number(refusal, "workers") or 1
-    limit = refusal.figures.get("limit")
-    setting = "--limit-concurrency" if limit is None else f"--limit-concurrency {limit}"
+    setting = _concurrency_option(refusal)
     each = f" in each of {workers} workers" if workers > 1 else ""
     return (
         f"{_words(refusal)}: uvicorn's {setting}{each} (it counts every connection, WebSockets too)",
         steps_words(refusal.steps),
     )
+
+
+def _concurrency_option(refusal: Refusal) -> str:
+    limit = refusal.figures.get("limit")
+    return "--limit-concurrency" if limit is None else f"--limit-concurrency {limit}"
 
 
 def _host_lost(refusal: Refusal) -> _Words:

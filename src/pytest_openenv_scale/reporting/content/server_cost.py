@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pytest_openenv_scale.config.limits import LIMITS, Limit
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.metrics.cost import LEAST_POINTS
-from pytest_openenv_scale.results.outcome import Cost, CurveVerdict, LimitVerdict
+from pytest_openenv_scale.results.outcome import Cost, CurveVerdict, LimitVerdict, Outcome
 
 _NOUNS: Mapping[str, str] = {
     "memory_per_session": "memory",
@@ -74,5 +74,7 @@ def cost_limit_words(judged: LimitVerdict, limit: Limit) -> str:
     if figures.get("value") is None:
         return f"{limit.text}, got {high} at most"
     span = "" if low == high else f"{formatting.text_range(low, high)}, "
-    got = f"got {value} ({span}{float(figures['confidence'] or 0) * 100:.0f} %)"
-    return f"{limit.text} is not decided, {got}" if judged.cause == "open" else f"{limit.text}, {got}"
+    got = f"{value} ({span}{float(figures['confidence'] or 0) * 100:.0f} %)"
+    if judged.outcome is Outcome.MISSED:
+        return f"{limit.name} {got} > {formatting.format_value(limit.kind.unit, limit.allowed)}"
+    return f"{limit.text}{' is not decided' if judged.cause == 'open' else ''}, got {got}"

@@ -132,12 +132,13 @@ def summary_table(study: Study) -> Table:
         "cores",
         "batch per core",
         "total p99",
-        "rps",
+        "sess/s",
         "start-up",
         "memory per session",
         "CPU per step",
     )
-    notes = ["total p99 and rps are those at max batch", *reading_notes(curve.best for curve in study.curves)]
+    notes = ["total p99 and sess/s (sessions per second) are those at max batch"]
+    notes += reading_notes(curve.best for curve in study.curves)
     if any(cell.number is not None for row in rows for cell in row[-2:]):
         notes.append("memory per open session and CPU per step of the server: slopes over the batches")
     if _has_open_end(study):
@@ -207,7 +208,7 @@ def scaling_table(study: Study) -> Table:
         )
         for curve, point in points
     ]
-    heads = ("batch", "success", "total p99", "rps")
+    heads = ("batch", "success", "total p99", "sess/s")
     notes = reading_notes(point for _, point in points)
     if steady:
         heads = ("batch", "sessions", "success", "least open", *heads[2:])
@@ -241,7 +242,7 @@ def nodes_table(study: Study) -> Table:
             for row in table.rows
         ]
         notes |= dict.fromkeys(scaling_remarks(table))
-    factors = ("max batch", "batch factor", "batch efficiency", "rps", "rps factor", "rps efficiency")
+    factors = ("max batch", "batch factor", "batch efficiency", "sess/s", "sess/s factor", "sess/s efficiency")
     numbers = ("number", "sessions each", *factors)
     heads = ("target", "mode", "wait", "of", *numbers)
     right = frozenset({"wait", *numbers})
@@ -400,7 +401,7 @@ def replicas_table(table: ServerScaling) -> Table:
         )
         for row in table.rows
     )
-    heads = (table.axis, f"sessions per {table.unit}", "max batch", "rps", "scaling factor", "efficiency")
+    heads = (table.axis, f"sessions per {table.unit}", "max batch", "sess/s", "scaling factor", "efficiency")
     return Table(table.axis, title, heads, rows, frozenset(heads), ("; ".join(scaling_remarks(table)),))
 
 

@@ -224,7 +224,7 @@ _WindowFigure = tuple[str, Callable[[Window], Value]]
 _OF_WINDOW: Sequence[_WindowFigure] = (
     ("begun", lambda window: count_value(window.begun)),
     ("success", lambda window: percent_value(window.success_rate)),
-    ("sessions/s", lambda window: rate_value(window.sessions_per_second)),
+    ("sess/s", lambda window: rate_value(window.sessions_per_second)),
     ("least open", lambda window: count_value(window.open_least)),
     ("step p50/p99", lambda window: _pair_value(window.step_p50_s, window.step_p99_s)),
     ("memory", lambda window: size_value(window.rss_bytes)),
@@ -234,7 +234,7 @@ _OF_WINDOW: Sequence[_WindowFigure] = (
 )
 """The figures of a window; those that no window of a cell has are left out."""
 
-_WINDOW_DROP = ("descriptors", "threads", "begun", "cores", "sessions/s", "memory", "least open", "step p50/p99")
+_WINDOW_DROP = ("descriptors", "threads", "begun", "cores", "sess/s", "memory", "least open", "step p50/p99")
 """Those that are left out where there is no room, the first first."""
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pytest_openenv_scale.config.limits import Limit
+from pytest_openenv_scale.config.limits import LIMITS, Limit
 from pytest_openenv_scale.core import formatting
-from pytest_openenv_scale.results.outcome import CurveVerdict, LimitVerdict, Outcome, Reason
+from pytest_openenv_scale.results.outcome import Breach, CurveVerdict, LimitVerdict, Outcome, Reason
 from pytest_openenv_scale.verdict.sweep import CurveView
 
-from .cell_verdicts import breach_text, reason_words
+from .cell_verdicts import breach_at, breach_text, reason_words
+from .refusals import short_refusal
 from .searches import search_stop_words
 from .server_cost import cost_limit_words
 
@@ -25,7 +26,7 @@ class ReasonLine:
 
 
 def headline(view: CurveView) -> str:
-    """Return the verdict in one line: "SLO missed: max_batch ≥ 256, got 128 in 3 of 3 repetitions"."""
+    """Return the verdict in one line: "SLO missed: max_batch 128 < 256 in 3 of 3 repetitions"."""
     return f"SLO {view.verdict.outcome}: {verdict_reason(view)}"
 
 
@@ -41,6 +42,44 @@ def verdict_reason(view: CurveView) -> str:
     if all(limit.limit for limit in decisive):
         clauses.append(f"{_names(view.verdict.slo.cell_limits)} at {_passing(view)}")
     return "; ".join(clauses)
+
+
+def short_verdict(view: CurveView) -> str:
+    """Return the verdict in a few words, with what refused: "max_batch 1 < 32 (CAPACITY_REACHED: …)".
+
+    Where nothing refused it is the limit that broke first, unless that is the verdict.
+    """
+    verdict = view.verdict
+    judged, breach = verdict.decisive[0], verdict.first_breach
+    if judged.cause == "did_not_play":
+        return f"sessions did not play: {_warm_up_error(view)[0]}"
+    if judged.cause == "open" and judged.limit is not None:
+        return f"{_open_end(view)}, so {verdict.slo.limit(judged.limit)} is not decided"
+    if verdict.outcome is not Outcome.MISSED or breach is None:
+        return verdict_reason(view)
+    broken = breach_at(view, breach)
+    cause = _short_cause(verdict, breach)
+    if judged.cause in ("every_cell", "none_passes"):
+        words = f"{'no cell passes: ' if judged.cause == 'none_passes' else ''}{broken}"
+    elif judged.limit is not None and LIMITS[judged.limit].family == "capacity":
+        words, cause = limit_words(view, judged), cause or broken
+    else:
+        return limit_words(view, judged)
+    return f"{words} ({cause})" if cause else words
+
+
+def _short_cause(verdict: CurveVerdict, breach: Breach) -> str | None:
+    """Return what refused the sessions that broke a limit; None for one that refusals do not break."""
+    if breach.limit != "success" or not verdict.refused:
+        return None
+    there = [refusal for refusal in verdict.refused if refusal.batch == breach.batch]
+    return short_refusal((there or verdict.refused)[0])
+
+
+def what_to_do(view: CurveView) -> str | None:
+    """Return what to do where sessions did not play; other verdicts say it where they say what refused."""
+    did_not_play = any(judged.cause == "did_not_play" for judged in view.verdict.decisive)
+    return _warm_up_error(view)[1] if did_not_play else None
 
 
 def _names(limits: Sequence[Limit]) -> str:
@@ -60,7 +99,7 @@ def _further_limits(view: CurveView, lines: Sequence[ReasonLine]) -> list[str]:
         return []
     listed = [limit_words(view, judged) for judged in verdict.limits if judged.outcome is Outcome.MET]
     if verdict.outcome is Outcome.MISSED:
-        named = " ".join(line.text for line in lines)
+        named = " ".join([*(line.text for line in lines), *listed])
         of_cells = [limit for limit in verdict.slo.cell_limits if f"{limit.kind.figure} " not in named]
         listed += [_names(of_cells)] if of_cells else []
     return [f"judged too: {'; '.join(listed)}"] if listed else []
@@ -104,6 +143,12 @@ def first_breach_sentence(view: CurveView) -> str | None:
     return None if breach is None else f"first limit broken: {breach_text(view, breach)}"
 
 
+def further_breach_sentence(view: CurveView) -> str | None:
+    """Return the limit that broke first; None where none broke, or the headline says it."""
+    breach = view.verdict.first_breach
+    return None if breach is None or breach_text(view, breach) in headline(view) else first_breach_sentence(view)
+
+
 def further_reasons(view: CurveView) -> list[ReasonLine]:
     """Return the reasons of a curve that its headline does not hold, and why it ended early."""
     lines = reason_lines(view)
@@ -134,23 +179,27 @@ def stop_words(verdict: CurveVerdict) -> str | None:
 
 
 def limit_words(view: CurveView, judged: LimitVerdict) -> str:
-    """Return what became of a limit: "max_batch ≥ 256, got 128 in 3 of 3 repetitions"."""
+    """Return what became of a limit: "max_batch 128 < 256 in 3 of 3 repetitions", "max_batch ≥ 64, got 64"."""
     limit = view.verdict.slo.limit(judged.limit) if judged.limit else None
     return _OF_LIMIT[limit.kind.family](view, judged, limit) if limit else _OF_CURVE[judged.cause](view, judged)
 
 
 def _capacity(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
     verdict = view.verdict
-    got = _got(verdict)
+    if judged.cause == "unknown_cores":
+        return f"{limit.text} cannot be judged: the server's cores are not known; write cores=N in the target"
+    best, how_often = _max_batch_words(verdict)
+    got, advice = f"got {best}{how_often}", ""
     if verdict.search is not None and verdict.search.plan.needed is not None:
         passes, judged_times = verdict.search.tally(verdict.search.plan.needed)
         of_judged = f"passed in {passes} of {formatting.count_of(judged_times, 'repetition')}"
         got = f"which {of_judged if judged_times else 'could not be judged'}"
-    if judged.cause == "unknown_cores":
-        return f"{limit.text} cannot be judged: the server's cores are not known; write cores=N in the target"
-    advice = ""
+    elif judged.outcome is Outcome.MISSED and "observed" not in judged.figures:
+        return f"{_below(limit, best)}{how_often}"
     if "observed" in judged.figures:
         per_core, cores = formatting.number(judged.figures["observed"]), formatting.count_of(verdict.cores or 0, "core")
+        if judged.outcome is Outcome.MISSED:
+            return f"{_below(limit, per_core)} (max batch {best}{how_often}; {cores})"
         got = f"got {per_core} ({got}; {cores})"
         advice = f"add a batch ≥ {judged.figures['needed']:.0f}"
     if judged.cause == "open":
@@ -158,13 +207,22 @@ def _capacity(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
     return f"{limit.text}, {got}"
 
 
+def _below(limit: Limit, observed: str) -> str:
+    """Return a lower limit that is missed: "max_batch 128 < 256"."""
+    return f"{limit.kind.shown_name} {observed} < {formatting.format_value(limit.kind.unit, limit.allowed)}"
+
+
 def _rate(view: CurveView, judged: LimitVerdict, limit: Limit) -> str:
     observed = judged.figures.get("observed")
     if observed is None:
         return f"{limit.text}: no passing cell to judge it on"
-    got = (
-        f"got {formatting.format_observed(limit.kind.unit, observed, limit.allowed)} at batch {judged.figures['batch']}"
+    figure, at = (
+        formatting.format_observed(limit.kind.unit, observed, limit.allowed),
+        f"at batch {judged.figures['batch']}",
     )
+    if judged.outcome is Outcome.MISSED:
+        return f"{_below(limit, figure)} {at}"
+    got = f"got {figure} {at}"
     if judged.cause == "open":
         return f"{limit.text} is not decided, {got}: {_open_end(view)}"
     if judged.cause == "late":
@@ -193,7 +251,7 @@ def _no_limit(view: CurveView, judged: LimitVerdict) -> str:
     if any(cell.passed is None for cell in verdict.cells):
         max_batch = "not known" if verdict.max_batch is None else f"at least {formatting.count(verdict.max_batch)}"
         return f"no limit was asked for; max batch by {by} is {max_batch}: {_open_end(view)}"
-    best = f"no limit was asked for; max batch {_max_batch_words(verdict)}"
+    best = f"no limit was asked for; max batch {''.join(_max_batch_words(verdict))}"
     failing = next((cell for cell in verdict.cells if cell.passed is False), None)
     if failing is None:
         return f"{best} by {by}"
@@ -239,6 +297,12 @@ _OF_CURVE: Mapping[str, Callable[[CurveView, LimitVerdict], str]] = {
 
 
 def _did_not_play(view: CurveView) -> str:
+    error, remedy = _warm_up_error(view)
+    return f"sessions did not play: {error}; {remedy}"
+
+
+def _warm_up_error(view: CurveView) -> tuple[str, str]:
+    """Return what a session alone was answered, and what to do."""
     warm_up = view.verdict.warm_up
     assert warm_up is not None
     if warm_up.reset_error is not None:
@@ -252,8 +316,8 @@ def _did_not_play(view: CurveView) -> str:
         made = ", a guess, as there is no /schema," if warm_up.guessed_action else made
         sent = f" ({warm_up.sample.action}{made} was sent)"
     return (
-        f"sessions did not play: {what} was answered with an error: {words}; "
-        f"write what the environment takes with {option}{sent}, or measure all the same with --openenv-played any"
+        f"{what} was answered with an error: {words}",
+        f"write what the environment takes with {option}{sent}, or measure all the same with --openenv-played any",
     )
 
 
@@ -284,24 +348,20 @@ def warm_up_lines(verdict: CurveVerdict) -> list[str]:
     return lines
 
 
-def _got(verdict: CurveVerdict) -> str:
-    """Say what max batch came out, and how the repetitions agree on it: "got 64 in 3 of 3 repetitions"."""
-    return f"got {_max_batch_words(verdict)}"
-
-
-def _max_batch_words(verdict: CurveVerdict) -> str:
+def _max_batch_words(verdict: CurveVerdict) -> tuple[str, str]:
+    """Return what max batch came out, and how the repetitions agree on it: ("64", " in 3 of 3 repetitions")."""
     best = "none" if verdict.max_batch is None else formatting.count(verdict.max_batch)
     if verdict.search is not None:
         if verdict.max_batch is None:
-            return f"{best} that passed as often as was asked"
+            return best, " that passed as often as was asked"
         passes, judged = verdict.search.tally(verdict.max_batch)
-        return f"{best} in {passes} of {formatting.count_of(judged, 'repetition')}"
+        return best, f" in {passes} of {formatting.count_of(judged, 'repetition')}"
     if verdict.repetitions == 1:
-        return best
+        return best, ""
     same = verdict.max_batches.count(verdict.max_batch)
     larger = sorted({batch for batch in verdict.max_batches if batch is not None and batch > (verdict.max_batch or 0)})
     others = f" ({formatting.list_of_counts(larger)} in the others)" if larger else ""
-    return f"{best} in {same} of {verdict.repetitions} repetitions{others}"
+    return best, f" in {same} of {verdict.repetitions} repetitions{others}"
 
 
 _RAN_OUT = ("budget", "max_sessions")

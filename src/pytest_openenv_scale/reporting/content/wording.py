@@ -45,6 +45,11 @@ def load_name(cell: Cell) -> str:
     return f"batch {formatting.count(cell.batch)}"
 
 
+def mode_and_wait(curve: Curve) -> str:
+    """Return which curve of a sweep it is, for a sentence: "ws at wait 1 s"."""
+    return curve.mode if curve.wait is None else f"{curve.mode} at wait {format_number(curve.wait)} s"
+
+
 def batch_mark(point: BatchPoint) -> str:
     """Return ✓ for a batch that passed, ✗ for one that failed, ? for one that is inconclusive."""
     return "?" if point.passed is None else "✓" if point.passed else "✗"
@@ -197,7 +202,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("total", "total", "p50/p99", _latencies("total", "p50", "p99"), drop=1),
     Column("spread", "", "± p99", _render_spreads, drop=6, useful=_has_spread),
     Column("overhead", "overhead", "p99", _latencies("overhead", "p99"), drop=4, useful=_has_overhead),
-    Column("rps", "", "rps", lambda rows: _render_rates([row.requests_per_second for row in rows]), drop=7),
+    Column("rps", "", "sess/s", lambda rows: _render_rates([row.requests_per_second for row in rows]), drop=7),
     Column(
         "hosts",
         "",
@@ -361,7 +366,7 @@ def few_samples_text(counts: Iterable[int]) -> str | None:
 
 
 def error_sentence(error: ErrorCount) -> str:
-    """Return one way sessions failed: "56 capacity in reset: Server at capacity"."""
+    """Return one way sessions failed: "56 × CAPACITY_REACHED during reset: Server at capacity"."""
     message = on_one_line(error.message or "")
     return error_words(error) + (f": {message[:200]}" if message else "")
 
@@ -371,6 +376,13 @@ def server_log_tail(summaries: Iterable[CellSummary], lines: int) -> list[str]:
     tails = [summary.log_tail for summary in summaries if summary.log_tail]
     text = "\n".join(line.rstrip() for line in without_escapes(tails[-1]).splitlines() if line.strip()) if tails else ""
     return end_of_log(text, lines)
+
+
+def rerun_commands(record: SweepRecord, curves: Sequence[Curve]) -> list[str]:
+    """Return what measures some curves of a sweep again: its own command for all of them, else one for each."""
+    if len(curves) == len(record.curves) > 1:
+        return [record.rerun] if record.rerun else []
+    return [command for curve in curves if (command := rerun_command(record, curve))]
 
 
 def rerun_command(record: SweepRecord, curve: Curve) -> str | None:

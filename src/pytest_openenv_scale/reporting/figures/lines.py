@@ -19,7 +19,7 @@ from . import content
 
 THROUGHPUT_KEY = "throughput"
 _THROUGHPUT_COLUMNS = ("infrastructure", "panel", "measure", "batch", "value", "state")
-RATE, EFFICIENCY = "sessions per second", "efficiency"
+RATE, EFFICIENCY = "sess/s", "efficiency"
 
 
 def throughput_content(study: Study) -> content.FigureContent | None:
@@ -54,7 +54,7 @@ def throughput_content(study: Study) -> content.FigureContent | None:
         key=THROUGHPUT_KEY,
         title="Throughput and efficiency by batch" if ideal else "Throughput by batch",
         alt_text=(
-            f"Throughput and efficiency against batch; the most is {formatting.rate(best[4])} sessions per second"
+            f"Throughput and efficiency against batch; the most is {formatting.rate(best[4])} sess/s"
             f" ({best[0]}, {best[1]}, batch {content.batch_text(best[3])})."
         ),
         frames={
@@ -147,7 +147,7 @@ def _node_rows(table: ServerScaling) -> list[tuple[Any, ...]]:
 
 def _node_measures(row: ServerCount) -> list[tuple[str, float | None, bool, str]]:
     capacity = f"{wording.max_batch_text(row.verdict)} ({formatting.percent(row.capacity_efficiency)})"
-    rate = f"{formatting.rate(row.requests_per_second)}/s ({formatting.percent(row.efficiency)})"
+    rate = f"{formatting.rate(row.requests_per_second)} sess/s ({formatting.percent(row.efficiency)})"
     return [
         (CAPACITY, row.capacity_efficiency, wording.is_open(row.verdict), capacity),
         (THROUGHPUT, row.efficiency, False, rate),
@@ -242,7 +242,7 @@ def history_content(curves: Sequence[CurveHistory]) -> content.FigureContent:
         {point.run for curve in curves for point in curve.points}, key=lambda run: (run.started_at, run.run_id)
     )
     positions = {run.run_id: at for at, run in enumerate(runs)}
-    metric = curves[0].metric
+    kind = METRICS[curves[0].metric]
     rows: list[tuple[Any, ...]] = []
     machine_changes: list[tuple[Any, ...]] = []
     for curve in curves:
@@ -259,14 +259,14 @@ def history_content(curves: Sequence[CurveHistory]) -> content.FigureContent:
     machines = ("dashed line: the machine changed",) if machine_changes else ()
     return content.FigureContent(
         key=HISTORY_KEY,
-        title=f"{metric} over {len(runs)} run{'s' if len(runs) != 1 else ''}",
-        alt_text=f"{metric} of {len(curves)} curves over {len(runs)} runs",
+        title=f"{kind.shown_name} over {len(runs)} run{'s' if len(runs) != 1 else ''}",
+        alt_text=f"{kind.shown_name} of {len(curves)} curves over {len(runs)} runs",
         frames={
             "points": content.frame(("at", "value", "panel", "infrastructure", "state"), rows),
             "moved": content.frame(("at", "panel"), dict.fromkeys(machine_changes)),
         },
         notes=("    ".join(notes), *machines),
-        facts={"ticks": ticks, "unit": METRICS[metric].unit, "metric": metric},
+        facts={"ticks": ticks, "unit": kind.unit, "metric": kind.shown_name},
     )
 
 

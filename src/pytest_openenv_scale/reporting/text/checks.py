@@ -7,7 +7,8 @@ from collections.abc import Container, Sequence
 
 from pytest_openenv_scale.core import formatting
 from pytest_openenv_scale.core.endpoint import DIRECT, Network
-from pytest_openenv_scale.core.text import without_escapes
+from pytest_openenv_scale.core.text import on_one_line, without_escapes
+from pytest_openenv_scale.reporting.content.failures import LET_PASS
 from pytest_openenv_scale.reporting.content.wording import CHECK_MARKS, check_name, check_tally, conversation_lines
 from pytest_openenv_scale.results.outcome import CheckOutcome, CheckRecord, CheckResult, Transcript
 
@@ -25,11 +26,11 @@ _MOST_FAILURE_DETAILS, _MOST_MESSAGES = 12, 12
 
 
 def check_lines(
-    checks: Sequence[CheckRecord], *, width: int = DEFAULT_WIDTH, encoding: str | None = None
+    checks: Sequence[CheckRecord], *, passed: bool = True, width: int = DEFAULT_WIDTH, encoding: str | None = None
 ) -> list[Line]:
     """Return the checks of a run, one line or little more each, under the server they were asked of.
 
-    Those that were not asked are counted, and named in one sentence.
+    Those that `passed` may be left out. Those that were not asked are counted, and named in one sentence.
     """
     page = TextPage(width, encoding)
     for infrastructure in dict.fromkeys(check.infrastructure for check in checks):
@@ -42,6 +43,8 @@ def check_lines(
             result = check.result
             if result.not_asked:
                 not_asked[result.headline].append(check_name(check))
+                continue
+            if result.outcome is CheckOutcome.MET and not passed:
                 continue
             page.add_sentence(
                 f"{CHECK_MARKS[result.outcome]} {check_name(check)}: {result.headline}",
@@ -60,7 +63,8 @@ def check_failure_text(
     """Return the message of a test that failed by this check; `evidence_path` names its file, if kept."""
     page = TextPage(width, encoding)
     result = check.result
-    page.add_sentence(f"{CHECK_MARKS[result.outcome]} {check.infrastructure}: {result.headline}", indent=0)
+    doubt = "inconclusive: " if result.outcome is CheckOutcome.INCONCLUSIVE else ""
+    page.add_line(f"{doubt}{on_one_line(result.headline)}")
     for detail in result.details[:_MOST_FAILURE_DETAILS]:
         page.add_sentence(detail)
     if result.remedy:
@@ -70,7 +74,7 @@ def check_failure_text(
     if result.unmet is not None:
         page.add_sentence(f"further checks that need {result.unmet} are not asked")
     if result.outcome is CheckOutcome.INCONCLUSIVE:
-        page.add_sentence("--openenv-inconclusive warn lets this pass")
+        page.add_sentence(LET_PASS)
     if check.subject != "check":  # which is what tests of one's own are, without a mark of the suite
         page.add_sentence(f"what it means: suite/{check.subject}.md of the documentation")
     if evidence_path is not None:

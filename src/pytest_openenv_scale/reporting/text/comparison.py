@@ -15,14 +15,12 @@ from pytest_openenv_scale.reporting.content.comparison import (
     STATE_TEXTS,
     STATUS_MARKS,
     baseline_alias,
-    batch_suffix,
     change_row,
     comparison_headline,
     comparison_notes,
     comparison_remarks,
-    curve_label,
     curve_name,
-    figure_range,
+    metric_name,
     metric_text,
     notable_changes,
     rename_hint,
@@ -99,27 +97,6 @@ def _add_curve_table(page: TextPage, curve: CurveComparison) -> None:
     )
 
 
-def comparison_failure_text(comparison: Comparison, *, width: int, encoding: str | None = None) -> str:
-    """Return the message of a test that fails by comparison: the verdict, each figure that regressed, the runs."""
-    page = TextPage(width, encoding)
-    page.add_sentence(comparison_headline(comparison), indent=0)
-    for curve in comparison.curves:
-        for change in (*curve.changes_with(Status.REGRESSED), *curve.undecided_changes):
-            page.add_sentence(
-                f"{curve_label(curve)}: {change.metric}{batch_suffix(change)}: "
-                f"{figure_range(change.metric, change.baseline)} → {figure_range(change.metric, change.now)}: "
-                f"{status_reason(change)}"
-            )
-        if curve.state in ("missing", "new", "different"):
-            page.add_sentence(f"{curve_name(curve)}: {STATE_TEXTS[curve.state]}{rename_hint(curve)}")
-            for remark in curve.remarks:
-                page.add_sentence(remark, indent=4)
-    page.add_sentence(f"baseline {run_caption(comparison.baseline)}{baseline_alias(comparison)}")
-    for sentence in comparison_remarks(comparison):
-        page.add_sentence(sentence)
-    return page.text
-
-
 _LEVELS = "▁▂▃▄▅▆▇█"
 _ASCII_LEVELS = "_.-=+*#@"
 
@@ -155,7 +132,7 @@ def history_heading(curve: CurveHistory) -> str:
     """Return what distinguishes a curve: "local-uvicorn · ws · wait 1 s · total_p99 at batch 32"."""
     wait = [] if curve.wait is None else [f"wait {format_number(curve.wait)} s"]
     at = "" if curve.batch is None else f" at batch {formatting.count(curve.batch)}"
-    return " · ".join([on_one_line(curve.infrastructure), curve.mode, *wait, f"{curve.metric}{at}"])
+    return " · ".join([on_one_line(curve.infrastructure), curve.mode, *wait, f"{metric_name(curve.metric)}{at}"])
 
 
 def sparkline(points: Sequence[HistoryPoint], levels: str = _LEVELS) -> str:
@@ -180,9 +157,10 @@ def value_text(curve: CurveHistory, point: HistoryPoint) -> str:
 
 
 def _add_history_rows(page: TextPage, curve: CurveHistory) -> None:
-    rows = [("run", "date (UTC)", "commit", curve.metric, "verdict")]
+    metric = metric_name(curve.metric)
+    rows = [("run", "date (UTC)", "commit", metric, "verdict")]
     rows += [_history_row(curve, point) for point in curve.points]
-    heads, *lines = lay_out(page, rows, right=[curve.metric]).lines
+    heads, *lines = lay_out(page, rows, right=[metric]).lines
     page.add_line(shorten(heads, page.width), bold=True)
     for point, line in zip(curve.points, lines, strict=True):
         page.add_line(shorten(line, page.width), **{wording.OUTCOME_COLOURS[point.outcome]: True})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from pytest_openenv_scale.analysis.axes import compare_modes, server_scalings
 from pytest_openenv_scale.analysis.run import Run
@@ -28,56 +28,73 @@ from pytest_openenv_scale.reporting.content.study_tables import (
 )
 from pytest_openenv_scale.reporting.content.tables import Table, verdicts_table
 from pytest_openenv_scale.reporting.content.wording import run_problems, run_tally
-from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.verdict.sweep import SweepView
 
 from .checks import check_lines
-from .page import DEFAULT_WIDTH, GAP, SHORTEST_NAME, Line, TextPage, lay_out
+from .page import DEFAULT_WIDTH, GAP, SHORTEST_NAME, Line, TextPage, TextTable, lay_out
 from .sweep import sweep_lines
 
 
 def summary_lines(
     sweeps: Sequence[SweepView], *, width: int = DEFAULT_WIDTH, encoding: str | None = None
 ) -> list[Line]:
-    """Return the table of all curves of a run, and below it the protocol comparison where there are two modes.
+    """Return the table of all curves of a run, and above it the protocol comparison where there are two modes.
 
     No line is wider than `width`; there is nothing where there are no curves. A test is a line of its own above
-    its curves; a reason that does not fit its row stands beneath it.
+    its curves, each of which is one line: where there is no room, columns are left out and reasons are cut.
     """
     page = TextPage(width, encoding)
     curves = [(view.infrastructure, view, curve) for view in sweeps for curve in view.curves]
     if not curves:
         return []
+    add_protocol_lines(page, sweeps)
+    page.add_blank()
     table = verdicts_table(curves)
     rows = [[*table.heads[1:-2], "  verdict"], *(row[1:-1] for row in table.texts)]
-    per_core = rows[0].index("per core")
-    heads, *lines = lay_out(page, rows, right=table.right, indent=4, shortest=SHORTEST_NAME, drop=[per_core]).lines
+    reasons = [page.printable(on_one_line(verdicts.short_verdict(curve))) for _, _, curve in curves]
+    laid_out, has_room = _lay_out_curves(page, rows, reasons, right=table.right)
+    heads, *lines = laid_out.lines
     page.add_line(heads, bold=True)
     test = ""
-    for (_, view, curve), row, line in zip(curves, table.texts, lines, strict=True):
+    for (_, view, curve), line, reason in zip(curves, lines, reasons, strict=True):
         if view.test != test:
             test = view.test
             _add_test(page, test)
-        _add_verdict(page, line, curve.verdict.outcome, row[-1])
-    add_protocol_lines(page, sweeps)
+        line = shorten(f"{line}: {reason}", page.width) if has_room else line
+        page.add_line(line, **{wording.OUTCOME_COLOURS[curve.verdict.outcome]: True})
+    left_out = [head for at, head in enumerate(rows[0]) if at not in laid_out.widths]
+    if left_out := left_out + ([] if has_room else ["reason"]):
+        page.add_sentence(f"not shown at this width: {', '.join(left_out)}", light=True)
     return page.lines
+
+
+_SHORT_REASON, _SHORTEST_REASON = 40, 24
+"""So many characters of a reason there should be, and have to be."""
+
+
+def _lay_out_curves(
+    page: TextPage, rows: Sequence[Sequence[str]], reasons: Sequence[str], *, right: Collection[str]
+) -> tuple[TextTable, bool]:
+    """Return the table of curves, and whether there is room for a reason beside each.
+
+    What is the same for all curves goes before reasons are cut.
+    """
+    heads, *others = rows
+    same = [heads.index(head) for head in ("mode", "wait") if len({row[heads.index(head)] for row in others}) == 1]
+    drop = [heads.index("per core"), *same]
+    longest = max(map(len, reasons))
+    rooms = [min(longest, room) for room in (longest, _SHORT_REASON, _SHORTEST_REASON)]
+    for room, shortest in (*((room, None) for room in rooms), (rooms[-1], SHORTEST_NAME)):
+        free = len(": ") + room
+        table = lay_out(page, rows, right=right, indent=4, shortest=shortest, drop=drop, free=free)
+        if max(map(len, table.lines)) + free <= page.width:
+            return table, True
+    return lay_out(page, rows, right=right, indent=4, shortest=SHORTEST_NAME, drop=drop), False
 
 
 def _add_test(page: TextPage, test: str) -> None:
     """Add the test above its rows, cut at its start where there is no room."""
     page.add_line(GAP + shorten(page.printable(on_one_line(test)), page.width - len(GAP), left=True))
-
-
-def _add_verdict(page: TextPage, line: str, outcome: Outcome, reason: str) -> None:
-    """Add a curve's row, its reason beside it or, where there is no room and the limits are not met, beneath it."""
-    colour = {wording.OUTCOME_COLOURS[outcome]: True}
-    reason = page.printable(reason)
-    if len(line) + 2 + len(reason) <= page.width:
-        page.add_line(f"{line}: {reason}", **colour)
-        return
-    page.add_line(line, **colour)
-    if outcome is not Outcome.MET:
-        page.add_sentence(reason, indent=8, **colour)
 
 
 def run_lines(run: Run, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> list[Line]:

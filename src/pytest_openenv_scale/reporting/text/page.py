@@ -119,11 +119,12 @@ def lay_out(
     indent: int = 2,
     shortest: int | None = None,
     drop: Iterable[int] = (),
+    free: int = 0,
 ) -> TextTable:
     """Lay out rows, the heads first; `right` names the columns of numbers by their heads.
 
     Where the page has no room, columns are left out in the order of `drop` until cutting the first column down to
-    `shortest` characters (None: it is never cut) is enough.
+    `shortest` characters (None: it is never cut) is enough. So many columns at the right stay `free`.
     """
     heads, *others = rows
     aligned = [">" if head in right else "<" for head in heads]
@@ -132,7 +133,7 @@ def lay_out(
     least = widths[0] if shortest is None else min(shortest, widths[0])
 
     def excess() -> int:
-        return indent + sum(widths.values()) + len(GAP) * (len(widths) - 1) - page.width
+        return indent + sum(widths.values()) + len(GAP) * (len(widths) - 1) + free - page.width
 
     for at in drop:
         if excess() <= widths[0] - least:

@@ -1,8 +1,9 @@
-"""What a terminal shows of a sweep: a block per curve, a line per finished cell, the message of a failing test."""
+"""What a terminal shows of a sweep: a block per curve, and a line per finished cell."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pytest_openenv_scale.analysis.study import BatchPoint, probe_points
 from pytest_openenv_scale.core import formatting
@@ -26,51 +27,49 @@ from .page import DEFAULT_WIDTH, GAP, Line, TextPage, lay_out
 _ROW_MARKUP: dict[str, dict[str, bool]] = {"✓": {}, "✗": {"red": True}, "?": {"yellow": True}}
 
 
+@dataclass(frozen=True, slots=True)
+class BlockStyle:
+    """How much a block says: `log` lines of the server's log, and with `details` how sure and how costly it all is.
+
+    What refused, and what to do about it, may stand elsewhere (`refusals`), as in the message of a failing test.
+    """
+
+    log: int = 5
+    details: bool = True
+    refusals: bool = True
+
+
 def curve_lines(
     record: SweepRecord,
     view: CurveView,
     *,
     width: int = DEFAULT_WIDTH,
     encoding: str | None = None,
-    log: int = 5,
 ) -> list[Line]:
     """Return the block of one curve; only log lines and the rerun command may exceed `width`.
 
-    `encoding` is that of the stream it will be printed to; `log` is how many lines of the server's log to
-    show where something failed.
+    `encoding` is that of the stream it will be printed to.
     """
-    page = TextPage(width, encoding)
-    _add_curve_block(page, record, view, log, printed_logs=set())
-    return page.lines
+    return sweep_lines(SweepView(record, (view,), view.verdict.outcome), width=width, encoding=encoding)
 
 
 def sweep_lines(
-    view: SweepView, *, width: int = DEFAULT_WIDTH, encoding: str | None = None, log: int = 5
+    view: SweepView,
+    *,
+    width: int = DEFAULT_WIDTH,
+    encoding: str | None = None,
+    style: BlockStyle | None = None,
 ) -> list[Line]:
-    """Return the blocks of all curves of a sweep, an empty line between them; the same log is shown once."""
+    """Return the blocks of all curves of a sweep, an empty line between them; what several share is said once."""
     page = TextPage(width, encoding)
-    printed_logs: set[str] = set()
+    style = style or BlockStyle()
+    said: set[str] = set()
     for curve in view.curves:
         page.add_blank()
-        _add_curve_block(page, view.record, curve, log, printed_logs)
+        _add_curve_block(page, view.record, curve, style, said, first=curve is view.curves[0])
+    _add_notes(page, [row for curve in view.curves for row in probe_points(curve)])
+    _add_evidence(page, view, style)
     return page.lines
-
-
-def sweep_failure_text(
-    view: SweepView, *, width: int = DEFAULT_WIDTH, encoding: str | None = None, log: int = 10
-) -> str:
-    """Return the message of a failing test: every curve that was not met, why, and how to see it again.
-
-    Says which cell broke which limit, observed against allowed and over the repetitions, the limit of the
-    server that refused, the last lines of its log and the command that reruns just that curve.
-    """
-    page = TextPage(width, encoding)
-    printed_logs: set[str] = set()
-    for curve in view.curves:
-        if curve.verdict.outcome is not Outcome.MET:
-            page.add_blank()
-            _add_failure(page, view.record, curve, log, printed_logs)
-    return page.text
 
 
 def cell_line(summary: CellSummary, *, width: int = DEFAULT_WIDTH, encoding: str | None = None) -> Line:
@@ -108,37 +107,38 @@ def _progress_line(parts: Sequence[str], markup: dict[str, bool], width: int, en
     return Line(shorten(page.printable(on_one_line(" · ".join(parts))), page.width), markup)
 
 
-def _add_curve_block(page: TextPage, record: SweepRecord, view: CurveView, log: int, printed_logs: set[str]) -> None:
+def _add_curve_block(
+    page: TextPage, record: SweepRecord, view: CurveView, style: BlockStyle, said: set[str], *, first: bool
+) -> None:
+    """Add what is known of one curve; sentences that were `said` of an earlier curve of the sweep are left out."""
     rows = probe_points(view)
-    _add_heading(page, record, view)
+    _add_heading(page, record, view, name_test=first)
     if rows:
         _add_table(page, view, rows)
-    notes = [note for note in (wording.repetitions_note(rows), wording.few_sessions_note(rows)) if note]
-    page.add_sentence("; ".join(notes), light=True)
-    for sentence in windows_sentences(view):
-        page.add_sentence(sentence)
-    for sentence in host_spread_sentences(view):
-        page.add_sentence(sentence)
-    page.add_sentence(proxy_use_sentence(view) or "", light=True)
-    page.add_sentence(cost_sentence(view.verdict) or "", light=True)
-    page.add_sentence(wording.max_batch_sentence(view), bold=True)
-    page.add_sentence(wording.certainty_sentence(view) or "", light=True)
-    for sentence in search_sentences(view):
-        page.add_sentence(sentence)
-    page.add_sentence(verdicts.first_breach_sentence(view) or "")
-    for refusal in view.verdict.refused:
-        page.add_sentence(refusal_sentence(refusal))
     _add_verdict(page, view)
-    _add_evidence(page, record, view, log, printed_logs)
+    if style.details:
+        page.add_sentence(wording.certainty_sentence(view) or "", light=True)
+    sentences = [*windows_sentences(view), *search_sentences(view), verdicts.further_breach_sentence(view)]
+    if style.details:
+        sentences += [*host_spread_sentences(view), proxy_use_sentence(view), cost_sentence(view.verdict)]
+    if style.refusals:
+        sentences += map(refusal_sentence, view.verdict.refused)
+    sentences += [reason.text for reason in verdicts.further_reasons(view)]
+    for sentence in sentences:
+        if sentence and sentence not in said:
+            page.add_sentence(sentence)
+    said.update(filter(None, sentences))
 
 
-def _add_heading(page: TextPage, record: SweepRecord, view: CurveView) -> None:
-    facts, test = page.printable(wording.curve_facts(record, view.curve)), page.printable(on_one_line(record.test))
+def _add_heading(page: TextPage, record: SweepRecord, view: CurveView, *, name_test: bool) -> None:
+    facts = page.printable(wording.curve_facts(record, view.curve))
+    test = page.printable(on_one_line(record.test)) if name_test else ""
     gap = page.width - len(facts) - len(test)
-    if gap >= 2:
+    if test and gap >= 2:
         page.add_line(f"{facts}{' ' * gap}{test}", bold=True)
-    else:
-        page.add_sentence(facts, indent=0, bold=True)
+        return
+    page.add_sentence(facts, indent=0, bold=True)
+    if test:
         page.add_line(test, bold=True)
 
 
@@ -157,61 +157,44 @@ def _add_table(page: TextPage, view: CurveView, rows: Sequence[BatchPoint]) -> N
             page.add_line(f"{line} {remark}", **markup)
             continue
         page.add_line(line, **markup)
-        if remark:
+        if remark and not _is_said_below(view, row):
             page.add_sentence(remark, indent=len(GAP) + table.widths[0] + len(GAP), **markup)
-    left_out = [column.name for at, column in enumerate(columns) if at not in table.widths]
+    left_out = [column.group or column.title for at, column in enumerate(columns) if at not in table.widths]
     if left_out:
         page.add_sentence(f"not shown at this width: {', '.join(left_out)}", light=True)
 
 
+def _is_said_below(view: CurveView, row: BatchPoint) -> bool:
+    """Say whether a batch broke no other limit than the one that is said to have broken first."""
+    breach, broken = view.verdict.first_breach, row.verdict.breaches if row.verdict else ()
+    return breach is not None and {each.limit for each in broken} == {breach.limit}
+
+
 def _add_verdict(page: TextPage, view: CurveView) -> None:
+    """Add the verdict, and max batch with it unless the verdict is about nothing else."""
     outcome = view.verdict.outcome
-    page.add_sentence(
-        f"{wording.OUTCOME_MARKS[outcome]} {verdicts.headline(view)}",
-        bold=True,
-        **{wording.OUTCOME_COLOURS[outcome]: True},
-    )
-    for reason in verdicts.further_reasons(view):
-        page.add_sentence(reason.text, indent=4)
+    markup = {"bold": True, wording.OUTCOME_COLOURS[outcome]: True}
+    headline, max_batch = verdicts.headline(view), wording.max_batch_sentence(view)
+    if any(judged.cause == "no_limit" for judged in view.verdict.decisive):
+        page.add_sentence(f"{wording.OUTCOME_MARKS[outcome]} {headline}", **markup)
+        page.add_sentence(max_batch, bold=True)
+    else:
+        page.add_sentence(f"{wording.OUTCOME_MARKS[outcome]} {headline}; {max_batch}", **markup)
 
 
-def _add_evidence(page: TextPage, record: SweepRecord, view: CurveView, log: int, printed_logs: set[str]) -> None:
-    """Add the end of the server's log, unless it is in `printed_logs` already, and the command that measures again."""
-    if view.verdict.outcome is Outcome.MET:
-        return
-    tail = wording.server_log_tail(view.summaries, log)
-    if tail and "\n".join(tail) not in printed_logs:
-        printed_logs.add("\n".join(tail))
+def _add_notes(page: TextPage, rows: Sequence[BatchPoint]) -> None:
+    notes = [note for note in (wording.repetitions_note(rows), wording.few_sessions_note(rows)) if note]
+    page.add_sentence("; ".join(notes), light=True)
+
+
+def _add_evidence(page: TextPage, view: SweepView, style: BlockStyle) -> None:
+    """Add the end of the server's log and the command that measures again, where a curve was not met."""
+    not_met = [curve for curve in view.curves if curve.verdict.outcome is not Outcome.MET]
+    tail = wording.server_log_tail((cell for curve in not_met for cell in curve.summaries), style.log)
+    if tail:
         fault = "what failed and the " if LEFT_OUT in tail else ""
         page.add_sentence(f"server log, {fault}last {formatting.count_of(len(tail) - (2 if fault else 0), 'line')}:")
         for line in tail:
             page.add_line(f"    {line}", light=True)
-    command = wording.rerun_command(record, view.curve)
-    if command:
+    for command in wording.rerun_commands(view.record, [curve.curve for curve in not_met]):
         page.add_line(f"  rerun: {command}")
-
-
-def _add_failure(page: TextPage, record: SweepRecord, view: CurveView, log: int, printed_logs: set[str]) -> None:
-    page.add_sentence(verdicts.headline(view), indent=0)
-    page.add_sentence(wording.curve_facts(record, view.curve))
-    page.add_sentence(wording.max_batch_sentence(view))
-    for sentence in search_sentences(view):
-        page.add_sentence(sentence)
-    page.add_sentence(verdicts.first_breach_sentence(view) or "")
-    page.add_sentence(wording.breach_by_repetition(view) or "")
-    for reason in verdicts.further_reasons(view):
-        page.add_sentence(reason.text)
-    for refusal in view.verdict.refused:
-        page.add_sentence(refusal_sentence(refusal))
-    for error in _first_errors(view):
-        page.add_sentence(f"failed: {error}")
-    _add_evidence(page, record, view, log, printed_logs)
-
-
-def _first_errors(view: CurveView) -> list[str]:
-    """Return the ways sessions failed in the batch that failed first; nothing where a refusal explains them."""
-    if view.verdict.refused:
-        return []
-    batch = view.verdict.infeasible_min
-    cells = [summary for summary in view.summaries if summary.errors and batch in (None, summary.batch)]
-    return [wording.error_sentence(error) for error in cells[0].errors[:3]] if cells else []

@@ -184,7 +184,7 @@ def draw_history(figure: content.FigureContent) -> Any:
     names, panels = (list(dict.fromkeys(figure.frames["points"][column])) for column in ("infrastructure", "panel"))
     ticks, unit = figure.facts["ticks"], figure.facts["unit"]
     height = 2.3 * max(len(panels), 1) + text_height(figure) + 0.9
-    unit = {"seconds": "seconds", "fraction": "share of sessions"}.get(unit, unit)
+    unit = {"seconds": "seconds", "fraction": "share of sessions", "per second": "sess/s"}.get(unit, unit)
     doubtful = points["state"] == DOUBTFUL
     hollow: dict[str, Any] = {"shape": "o", "fill": content.SURFACE, "size": 3, "stroke": 0.8, "show_legend": False}
     dashed = {"linetype": "dashed", "colour": content.MUTED, "size": 0.6}
