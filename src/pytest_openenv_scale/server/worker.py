@@ -79,7 +79,8 @@ def _end_what_is_too_long() -> None:
 
     class BoundedStream(stream):
         async def _send_wsproto_event(self, event: object) -> None:
-            await cast(Any, super())._send_wsproto_event(event)
+            parent: Any = super()
+            await parent._send_wsproto_event(event)
             if isinstance(event, CloseConnection) and event.code == CloseReason.MESSAGE_TOO_BIG:
                 await self.send(StreamClosed(stream_id=self.stream_id))
 
@@ -121,18 +122,21 @@ def _bounded_http() -> type[asyncio.Protocol]:
 
     class BoundedHttp(protocol):
         def connection_made(self, transport: asyncio.Transport) -> None:
-            cast(Any, super()).connection_made(transport)
+            parent: Any = super()
+            parent.connection_made(transport)
             self._head_size = 0
             self._last_request: object = None
             self._look = self.loop.call_later(HEAD_TIMEOUT_S, self._end_if_silent)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self._look.cancel()
-            cast(Any, super()).connection_lost(exc)
+            parent: Any = super()
+            parent.connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             self._head_size = 0 if self._is_answering() else self._head_size + len(data)
-            cast(Any, super()).data_received(data)
+            parent: Any = super()
+            parent.data_received(data)
             if self._is_answering():
                 self._head_size = 0
             elif self._head_size > MAX_HEAD:
