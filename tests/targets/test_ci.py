@@ -19,6 +19,13 @@ pytestmark = pytest.mark.real
 
 ACTION, STEPS, GITLAB = documented()
 NOT_COMPARED = "No baseline: this run is not compared."
+# No latency is limited: what else this machine does is no part of these tests.
+SCALING_TEST = """\
+import pytest
+@pytest.mark.scaling(batches="1,8,32")
+@pytest.mark.slo(max_batch=32)
+def test_holds_32_sessions(scaling): scaling.run()
+"""
 
 Run = Callable[..., Job]
 """Runs the job for a branch, with what is added to its environment."""
@@ -58,6 +65,7 @@ def run(request: pytest.FixtureRequest, environment: dict[str, str], tmp_path: P
         workspace = tmp_path / "checkout"
         shutil.rmtree(workspace, ignore_errors=True)
         shutil.copytree(ROOT / "example_envs" / "echo", workspace)
+        (workspace / "tests" / "test_scaling.py").write_text(SCALING_TEST)
         return service.run(job, workspace, branch, **variables)
 
     return run_job
@@ -82,7 +90,7 @@ def test_a_change_is_compared_with_the_last_run_of_main_that_passed(run: Run) ->
     worse = run("8/merge", MAX_CONCURRENT_ENVS="16")
     assert not worse.passed, worse.log
     assert NOT_COMPARED not in worse.log
-    assert "regressed: max_batch" in worse.log
+    assert "regressed: max_batch" in worse.log, worse.log
     assert (worse.outputs["openenv_verdict"], worse.outputs["openenv_max_batch"]) == ("missed", "8")
     assert failures(worse) == 1
     (report,) = worse.uploaded.glob(".openenv-results/*/report.json")

@@ -55,6 +55,7 @@ def test_the_wheel_holds_the_package_its_types_and_its_license_and_no_tests(whee
     assert f"{PACKAGE}/py.typed" in names
     assert f"{PACKAGE}/reporting/report.schema.json" in names
     assert {f"{PACKAGE}/reporting/html/templates/{name}" for name in ("report.html.j2", "report.css")} <= set(names)
+    assert f"{PACKAGE}/reporting/templates/badge.svg.j2" in names
     assert f"{info}/licenses/LICENSE" in names
     assert not [name for name in names if re.search(r"(^|/)(tests|__pycache__)(/|$)", name)]
     # The suite's own is part of the suite; the project's is not.
