@@ -241,7 +241,7 @@ def test_a_pulled_run_reports_as_it_did_where_it_was_measured(
             texts.append(capsys.readouterr().out.replace(str(results), "RESULTS"))
         assert texts[0] == texts[1]
         assert files_of(there / run.name) == files_of(run)
-    assert [path for path in there.iterdir() if path.name.startswith(".")] == []
+    assert [path.name for path in there.iterdir() if path.name.startswith(".")] == [".gitignore"]
 
 
 def test_pulling_again_brings_only_what_is_missing(

@@ -182,5 +182,7 @@ def test_the_suite_judges_a_url_with_no_test_file_at_all(bare: Path, tmp_path: P
         suite = ["--pyargs", f"{PACKAGE}.suite", "-m", "scaling or isolation", "--openenv-url", f"http://{address}"]
         grid = ["--openenv-batches", "1,4", "--openenv-waits", "0.1", "--openenv-slo", "max_batch>=4"]
         tested = run([str(bare / "pytest"), *suite, *grid], tmp_path)
-    assert tested.returncode == 0, tested.stdout + tested.stderr
-    assert "SLO met: max_batch ≥ 4" in tested.stdout
+        command = run([str(bare / "openenv-scale"), "run", f"http://{address}", *grid], tmp_path)
+    for done in (tested, command):
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "SLO met: max_batch ≥ 4" in done.stdout
