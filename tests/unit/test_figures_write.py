@@ -128,6 +128,12 @@ def test_on_a_page_text_and_lines_have_the_colour_of_the_page(study):
         assert all("--figure-font" in (text.get("style") or "") for text in texts)
 
 
+def test_blanks_that_keep_a_sign_off_its_marker_stay_on_a_page(study):
+    texts = ["".join(text.itertext()) for text in ET.fromstring(figure_svgs(study)["scaling"].svg).iter(f"{SVG}text")]
+    assert "\xa0 ✕" in texts
+    assert not any("  " in text for text in texts)
+
+
 def test_what_people_wrote_is_escaped(study):
     for figure in figure_svgs(study).values():
         ET.fromstring(figure.svg)

@@ -141,6 +141,8 @@ def _draw_once(study: Study, files: FigureFiles) -> list[tuple[FigureContent, Pi
         if study.curves and (problem := figures_problem()):
             raise FiguresError(problem)
         contents = figure_contents(study)
+        # The page of the same study shows its figures as SVG, whatever their files are.
+        files = FigureFiles(tuple(dict.fromkeys(("svg", *files.formats))), files.dpi)
         _last_drawing = study, files, list(zip(contents, draw_all(contents, files), strict=True))
     return _last_drawing[2]
 
@@ -235,6 +237,7 @@ _FONT = re.compile(r"(font-family: |font: [^;\"]*?(?=')|px )('DejaVu Sans'[^;\"]
 _ID = re.compile(r'(\bid="|xlink:href="#|url\(#)([\w.\-]+)')
 _NUMBERS = re.compile(r'(?<= )(?:d|x|y|transform)="[^"]*"')
 _DIGITS = re.compile(r"(\.\d\d)\d+")
+_TEXT = re.compile(r"(<text [^>]*>)([^<]*)(?=</text>)")
 _GROUND = re.compile(rf"fill: {GROUND}(?![0-9a-f])")
 
 _FAMILY = "'DejaVu Sans', Verdana, sans-serif"
@@ -267,6 +270,8 @@ def _embeddable(svg: str, alt_text: str, prefix: str, family: str) -> str:
     bare = _STYLE.sub("", _METADATA.sub("", _PROLOG.sub("", svg, count=1)), count=1)
     bare = _ID.sub(rf"\g<1>{prefix}\g<2>", bare)
     bare = _FONT.sub(lambda match: match[1] + family, bare)
+    # A page makes one blank of several, also of those that keep a sign off its marker.
+    bare = _TEXT.sub(lambda match: match[1] + match[2].replace("  ", "\xa0 "), bare)
     # A hundredth of a point is finer than any screen or paper.
     bare = _NUMBERS.sub(lambda match: _DIGITS.sub(r"\1", match[0]), bare)
     label = f"{prefix}title"
