@@ -16,6 +16,7 @@ import pytest
 
 from openenv_venvs import OPENENV_0_10, openenv_and_project, openenv_python
 from pytest_run import PytestRun, environ
+from server_process import running_server
 
 pytestmark = pytest.mark.real
 
@@ -223,6 +224,54 @@ def test_what_openenv_init_writes_is_measured_below_a_parent_with_pytests_config
         "envs/two-env/tests/test_two_env.py::test_holds": 2,
     }
     assert "served: server.app:app of envs/two-env/openenv.yaml" in tested.output
+
+
+_BLOCK = re.compile(r"^```(sh|python|diff|toml)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_FILE = re.compile(r"`([\w/]+\.(?:py|toml))`")
+
+
+def test_the_tutorial_works_as_it_is_written_in_what_openenv_init_makes(
+    tmp_path: Path, python_with_openenv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openenv_init = run(openenv_python(OPENENV_0_10), "-m", "openenv.cli", "init", "my_env", cwd=tmp_path)
+    assert openenv_init.returncode == 0, openenv_init.stderr
+    environment, programs = tmp_path / "my_env", make_programs(tmp_path / "bin", python_with_openenv)
+    monkeypatch.setenv("PATH", str(programs), prepend=":")
+    tutorial = (EXAMPLES.parent / "docs" / "tutorial.md").read_text()
+    codes: list[int] = []
+    with running_server() as (_, address):
+        for block in _BLOCK.finditer(tutorial.replace("https://my-environment.example", f"http://{address}")):
+            kind, content = block.groups()
+            before = block.string[: block.start()].rstrip().rpartition("\n\n")[2]
+            file = environment / name[-1] if (name := _FILE.findall(before)) else None
+            if kind == "diff":
+                old, new = (line[1:] for line in content.splitlines())
+                assert file is not None
+                assert file.read_text().count(f"{old}\n") == 1
+                file.write_text(file.read_text().replace(old, new))
+            elif file is not None:
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(f"{file.read_text()}\n{content}" if file.exists() else content)
+            else:
+                shell = ["bash", "-euc", content] if kind == "sh" else [str(programs / "python"), "-c", content]
+                done = run(Path(shell[0]), *shell[1:], cwd=environment)
+                if content.startswith("pytest "):
+                    codes.append(done.returncode)
+                else:
+                    assert done.returncode == 0, f"{content}{done.stdout}{done.stderr}"
+    assert codes == [PYTEST_TESTS_FAILED, PYTEST_PASSED, PYTEST_PASSED, PYTEST_PASSED]
+
+
+def make_programs(folder: Path, python: Path) -> Path:
+    """Programs of an environment in which everything is installed already: `pip` does nothing."""
+    folder.mkdir()
+    modules = {"python": "", "pytest": "-m pytest", "openenv-scale": "-m pytest_openenv_scale"}
+    for name, module in modules.items():
+        (folder / name).write_text(f'#!/bin/sh\nexec {python} {module} "$@"\n')
+    (folder / "pip").write_text("#!/bin/sh\n")
+    for program in folder.iterdir():
+        program.chmod(0o755)
+    return folder
 
 
 def set_max_concurrent_envs(repository: Path, sessions: int) -> None:
