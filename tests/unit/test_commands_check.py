@@ -66,7 +66,7 @@ def test_a_sound_server_passes_every_question_and_exits_0(capsys, monkeypatch):
     with in_thread(limit=16) as address:
         code, lines, err = check(capsys, f"http://{address}", "--sessions", "8")
     assert (code, err) == (0, "")
-    assert lines[0] == f"http://{address} · 8 sessions · ends within 50 s"
+    assert lines[0] == f"http://{address} · 8 sessions · ends within 60 s"
     expected = (
         "reachable second capacity slots client isolation freshness seed health parallel replies handshake messages"
     )
@@ -121,6 +121,14 @@ def test_a_question_that_cannot_be_told_exits_3(golden, answering, capsys):
     golden(lines[-1], masks=TIMES)
 
 
+def test_what_the_budget_leaves_no_time_for_is_named_and_exits_3(answering, capsys):
+    with in_thread() as address:
+        code, lines, _ = check(capsys, f"http://{address}", "--sessions", "2", "--budget", "1ms")
+    assert code == 3
+    assert set(signs(lines).values()) == {"–"}
+    assert "a longer --budget gives all questions more time" in " ".join(" ".join(lines).split())
+
+
 def test_what_was_advised_before_is_not_repeated(answering, capsys):
     answering("health", CheckOutcome.MISSED, "slow", "free the loop")
     answering("parallel", CheckOutcome.MISSED, "in a row", "free the loop")
@@ -148,7 +156,7 @@ def test_the_url_may_be_in_a_file(answering, capsys):
     with in_thread() as address:
         Path("server.env").write_text(f"OPENENV_URL=ws://{address}\n")
         code, lines, _ = check(capsys, "env:server.env", "--sessions", "2")
-    assert (code, lines[0]) == (0, f"ws://{address} · 2 sessions · ends within 50 s")
+    assert (code, lines[0]) == (0, f"ws://{address} · 2 sessions · ends within 60 s")
 
 
 def test_a_function_of_the_current_folder_makes_the_actions(answering, capsys, monkeypatch):
@@ -219,7 +227,7 @@ def test_where_nothing_listens_it_exits_2_with_one_line(capsys):
     with refused_port() as port:
         code, lines, err = check(capsys, f"http://127.0.0.1:{port}", "--header", "Authorization: s3cret")
     expected = f"http://127.0.0.1:{port} refused the connection: nothing listens on 127.0.0.1:{port}"
-    heading = f"http://127.0.0.1:{port} · 64 sessions · ends within 50 s"
+    heading = f"http://127.0.0.1:{port} · 64 sessions · ends within 60 s"
     assert (code, lines, err) == (2, [heading], f"openenv-scale check: {expected}\n")
 
 

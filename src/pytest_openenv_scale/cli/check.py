@@ -28,7 +28,7 @@ EXIT_CODES = {"met": 0, "missed": 1, "inconclusive": 3}
 
 _SESSIONS = "64"
 _MAX_SESSIONS = 16_384
-_TIMEOUT, _IDLE, _BUDGET = "30s", "5s", "20s"
+_TIMEOUT, _IDLE, _BUDGET = "30s", "5s", "30s"
 
 _RESERVE_S = 5.0
 """How long before the time that is printed questions end, in seconds: what they found is then judged and printed."""
@@ -152,6 +152,11 @@ class _Options:
 
         return self.timeout + quiet_s(self.idle) + self.budget
 
+    @property
+    def questions_s(self) -> float:
+        """How many seconds questions may take, from the first session that was answered."""
+        return self.bound_s - self.timeout
+
 
 def _read_options(arguments: argparse.Namespace, progress: CheckProgress) -> _Options:
     """Read the command line.
@@ -246,7 +251,7 @@ def _make_subject(options: _Options, endpoint: Endpoint, progress: CheckProgress
         schema=server_schema(endpoint.urls[0], endpoint.headers, endpoint.network),
         must_play=options.played == "required",
         report_progress=progress.show,
-        deadline=progress.began + options.bound_s - _RESERVE_S,
+        deadline=min(progress.began + options.bound_s - _RESERVE_S, time.monotonic() + options.questions_s),
     )
 
 

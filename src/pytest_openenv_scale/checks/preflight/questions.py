@@ -191,10 +191,12 @@ def verdict(findings: list[AnsweredQuestion], sessions: int) -> CheckVerdict:
     met = any(finding.result.outcome is CheckOutcome.MET for finding in deciding)
     outcome = CheckOutcome.MET if met and not doubtful and not not_asked else CheckOutcome.INCONCLUSIVE
     outcome = CheckOutcome.MISSED if missed else outcome
+    short_of_time = any(finding.result.unmet == "time" for finding in findings)
+    more_time = " (a longer --budget gives all questions more time)" if short_of_time else ""
     capacity = next(finding for finding in findings if finding.question.name == "capacity")
     if not capacity.asked:
         why = next(finding.result.headline for finding in findings if finding.result.outcome is not CheckOutcome.MET)
-        return CheckVerdict(outcome, f"it cannot be told whether they fit: {why}")
+        return CheckVerdict(outcome, f"it cannot be told whether they fit: {why}{more_time}")
     text = _capacity_text(capacity.result, sessions)
     failures = [_failure_text(finding) for finding in missed if finding.question.name not in ("capacity", "second")]
     if failures:
@@ -205,9 +207,7 @@ def verdict(findings: list[AnsweredQuestion], sessions: int) -> CheckVerdict:
     if unknown:
         text += f"; not known: {', '.join(unknown)}"
     if not_asked:
-        text += f"; not asked: {', '.join(not_asked)}"
-        if any(finding.result.unmet == "time" for finding in findings):
-            text += " (a longer --budget gives all questions more time)"
+        text += f"; not asked: {', '.join(not_asked)}{more_time}"
     return CheckVerdict(outcome, text)
 
 
