@@ -76,8 +76,8 @@ def study_headline(study: Study) -> str:
 
 def _max_batch_headline(verdicts: Sequence[CurveVerdict]) -> str:
     """Return "Max batch 128 (largest that meets success ≥ 95 %)", of several curves what it spans."""
-    ends = [verdict(verdicts, key=lambda one: one.max_batch or 0) for verdict in (min, max)]
-    span = " to ".join(dict.fromkeys(map(_max_batch_words, ends)))
+    by_size = sorted(verdicts, key=lambda verdict: (verdict.max_batch or 0, _max_batch_words(verdict)))
+    span = " to ".join(dict.fromkeys(map(_max_batch_words, (by_size[0], by_size[-1]))))
     curves = "" if len(verdicts) == 1 else f"{len(verdicts):,} curves, "
     limits = {", ".join(limit.text for limit in verdict.slo.cell_limits) for verdict in verdicts}
     which = "every batch asked for" if all(map(wording.is_open, verdicts)) else "largest that"
