@@ -343,7 +343,7 @@ samples = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(samples, min_size=1, max_size=4), st.booleans())
 def test_whatever_was_measured_every_figure_is_a_cell_and_nothing_is_said_twice(samples, in_one_run) -> None:
     study = join_runs([a_run_of(*samples)]) if in_one_run else a_study(*samples)
