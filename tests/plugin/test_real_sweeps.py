@@ -50,7 +50,7 @@ def test_the_built_in_environment_holds_two_sessions(real):
         "        reply = await s.step({'wait_seconds': 0.0})\n"
         "        assert reply.observation['waited_seconds'] == 0.0\n"
     )
-    result = real.run("-v", "--openenv-target", "local:builtin")
+    result = real.run_process("-v", "--openenv-target", "local:builtin")
     result.assert_outcomes(passed=2)
     result.stdout.fnmatch_lines(["*✓ SLO met: max_batch ≥ 2, got 2; *"])
     assert real.manifest["status"] == "complete"
