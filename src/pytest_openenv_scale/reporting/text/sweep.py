@@ -60,12 +60,13 @@ def sweep_lines(
     encoding: str | None = None,
     style: BlockStyle | None = None,
 ) -> list[Line]:
-    """Return the blocks of all curves of a sweep, an empty line between them; what several share is said once."""
+    """Return the blocks of all curves of a sweep; what several share is said once."""
     page = TextPage(width, encoding)
     style = style or BlockStyle()
     said: set[str] = set()
     for curve in view.curves:
-        page.add_blank()
+        if style.details:
+            page.add_blank()
         _add_curve_block(page, view.record, curve, style, said, first=curve is view.curves[0])
     _add_notes(page, [row for curve in view.curves for row in probe_points(curve)])
     _add_evidence(page, view, style)
