@@ -98,7 +98,7 @@ def read_variable(file: str, variable: str, directory: Path) -> str:
     text = _read_variables(file, directory).get(variable)
     if not text:
         path = directory / Path(file).expanduser()
-        raise UnusableUrl(f"{short_repr(str(path))} does not set {variable}; write {variable}=URL into it")
+        raise UnusableUrl(f"{str(path)!r} does not set {variable}; write {variable}=URL into it")
     return text
 
 
@@ -115,9 +115,9 @@ def _read_variables(file: str, directory: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise UnusableUrl(f"cannot read {short_repr(str(path))}: {error.strerror or error}") from None
+        raise UnusableUrl(f"cannot read {str(path)!r}: {error.strerror or error}") from None
     except UnicodeDecodeError:
-        raise UnusableUrl(f"{short_repr(str(path))} is not UTF-8 text; write OPENENV_URL=URL into it") from None
+        raise UnusableUrl(f"{str(path)!r} is not UTF-8 text; write OPENENV_URL=URL into it") from None
     matches = [match for line in lines if (match := _ASSIGNMENT.fullmatch(line.strip()))]
     return {match[1]: _unquote(match[2]) for match in matches}
 
@@ -252,7 +252,7 @@ def parse_file(value: Any, origin: ValueOrigin) -> Path:
     """Parse the name of a file to write."""
     path = origin.directory / Path(parse_text(value)).expanduser()
     if path.is_dir():
-        raise GrammarError(f"{short_repr(str(path))} is a directory; write the name of a file")
+        raise GrammarError(f"{str(path)!r} is a directory; write the name of a file")
     return path
 
 
