@@ -137,10 +137,11 @@ def test_the_target_alone_serves_a_test_without_the_mark(inner):
 
 def test_a_fixture_of_ones_own_may_take_its_place(inner):
     inner.tests(
-        "from pytest_openenv_scale import Endpoint\n\n@pytest.fixture(scope='session')\n"
+        "import asyncio\nfrom pytest_openenv_scale import Endpoint\n"
+        "from pytest_openenv_scale.client.session import SessionFailed\n\n@pytest.fixture(scope='session')\n"
         "def openenv_target():\n    return Endpoint(('http://127.0.0.1:9',), 'mine', 'mine')\n\n"
         "@pytest.mark.scaling\ndef test_own(scaling):\n    assert scaling.endpoint.label == 'mine'\n"
-        "    scaling.session()\n"
+        "    with pytest.raises(SessionFailed):\n        asyncio.run(scaling.session().__aenter__())\n"
     )
     inner.run().assert_outcomes(passed=1)
 
