@@ -83,7 +83,8 @@ def test_header_values_and_passwords_are_found_nowhere(real):
             *("--openenv-header", f"X-Token: {SECRET}", "--openenv-json", "report.json", "-v", "-rA", "--showlocals"),
         )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines([f"*rerun: pytest test_it.py::test_scale --openenv-url http://{address}"])
+    rerun = f"*rerun: pytest test_it.py::test_scale --openenv-url http://{address} --openenv-header 'X-Token: …'"
+    result.stdout.fnmatch_lines([rerun])
     assert SECRET not in result.stdout.str() + result.stderr.str()
     files = [path for path in real.path.rglob("*") if path.is_file()]
     assert len(files) > 5

@@ -208,8 +208,8 @@ class TestThroughput:
 
     def test_without_waits_there_is_throughput_but_no_efficiency(self):
         content = lines.throughput_content(a_study(sample(wait=None)))
-        assert {row["measure"] for row in rows_of(content, "points")} == {"sessions per second"}
-        assert content.facts["measures"] == ["sessions per second"]
+        assert {row["measure"] for row in rows_of(content, "points")} == {"sess/s"}
+        assert content.facts["measures"] == ["sess/s"]
 
 
 class TestOverTime:

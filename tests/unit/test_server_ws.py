@@ -157,13 +157,6 @@ async def test_what_it_does_not_understand_leaves_the_session_usable(server, mes
         assert (await client.ask(RESET))["type"] == "observation"
 
 
-@pytest.mark.parametrize("text", ["9" * 5000, "[" * 100_000])
-async def test_numbers_and_nestings_too_large_for_the_parser_are_invalid_json(server, text):
-    async with session(server) as client:
-        assert (await client.ask(text))["data"]["code"] == "INVALID_JSON"
-        assert (await client.ask(RESET))["type"] == "observation"
-
-
 @pytest.mark.parametrize(
     ("message", "reason"),
     [

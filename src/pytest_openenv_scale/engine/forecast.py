@@ -27,7 +27,7 @@ class Pace:
 
     def seconds(self, planned_s: float) -> float:
         """Return about how many seconds that takes for which so many are planned."""
-        return planned_s * (self._took_s / self._planned_s) if self._planned_s else planned_s
+        return planned_s * self._took_s / self._planned_s if self._planned_s else planned_s
 
 
 class Forecast:

@@ -15,7 +15,7 @@ _SECONDS = (
     *("wait", "start-up", "CPU per step", "server CPU per step"),
     *("total p99", "connect p50", "reset p50", "step p50"),
 )
-_FRACTIONS = ("success", "share", "batch efficiency", "rps efficiency")
+_FRACTIONS = ("success", "share", "batch efficiency", "sess/s efficiency")
 
 UNITS: Mapping[str, str] = {
     **dict.fromkeys(_SECONDS, "s"),
