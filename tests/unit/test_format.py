@@ -105,5 +105,7 @@ def test_observed_values_carry_the_unit_of_their_limit():
     assert formatting.format_observed("seconds", 2.504, 2.5) == "2.504 s"
     assert formatting.format_observed("fraction", 0.78125, 0.95) == "78.1 %"
     assert formatting.format_observed("per second", 17.6, 50) == "17.6/s"
+    assert formatting.format_value("per second", 100_000) == "100,000/s"
+    assert formatting.format_value("per second", 31.25) == "31.25/s"
     assert formatting.format_observed("hosts", 2, 3) == "2"
     assert formatting.format_observed("sessions per core", 32.0, 64) == "32"

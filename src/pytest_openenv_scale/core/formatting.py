@@ -176,13 +176,17 @@ def format_value(unit: Unit, value: float) -> str:
         case "seconds":
             return f"{value:.4g} s" if value >= 1 else f"{value * 1000:.4g} ms"
         case "per second":
-            return f"{value:.4g}/s"
+            return f"{_four_digits(value)}/s"
         case "sessions" | "hosts":
             return f"{value:.0f}"
         case "bytes":
             return size(value)
         case _:
-            return f"{value:.4g}"
+            return _four_digits(value)
+
+
+def _four_digits(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 9_999.5 else f"{value:,.0f}"
 
 
 _UNIT_GAP = re.compile(r"(?<=\d) (?=(?:%|ms|s|us|µs|sess/s)(?!\w))")
