@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from tests.server_process import running_server
 
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.analysis.run import load_run
+from pytest_openenv_scale.results.manifest import read_manifest
 from pytest_openenv_scale.results.outcome import Outcome
 from pytest_openenv_scale.results.run_directory import PARTS
 from pytest_openenv_scale.results.spool import cut_off_parts
@@ -33,10 +33,10 @@ def await_rows(process: subprocess.Popen[bytes], results: Path, count: int) -> P
 
 
 @pytest.mark.parametrize(
-    "end", [subprocess.Popen.kill, lambda process: process.send_signal(signal.SIGINT)], ids=["kill", "interrupt"]
+    "end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
 )
 def test_what_came_before_the_end_is_reported_and_judges_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], end: Callable[[subprocess.Popen[bytes]], None]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], end: signal.Signals
 ) -> None:
     write_test(
         tmp_path, "@pytest.mark.scaling\n@pytest.mark.slo(success=1.0)\ndef test_it(scaling):\n    scaling.run()\n"
@@ -53,11 +53,16 @@ def test_what_came_before_the_end_is_reported_and_judges_nothing(
             path = await_rows(process, tmp_path / ".openenv-results", 20)
             running = load_run(path)
             assert (running.status, running.sweeps[0].summaries, running.table().num_rows) == ("running", (), 0)
-            end(process)
+            process.send_signal(end)
             process.wait(30)
         finally:
             process.kill()
             process.wait()
+    ended_by_itself = end is not signal.SIGKILL
+    assert process.returncode == (pytest.ExitCode.INTERRUPTED if ended_by_itself else -end)
+    assert (read_manifest(path).status, (path / "report.md").exists()) == (
+        ("interrupted", True) if ended_by_itself else ("running", False)
+    )
     run = load_run(path)
     (summary,) = run.sweeps[0].summaries
     assert (run.status, run.outcome, run.problems) == ("interrupted", Outcome.INCONCLUSIVE, ())

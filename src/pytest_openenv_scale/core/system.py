@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 import os
 import resource
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 _OPEN_MAX = 10_240
@@ -118,3 +120,31 @@ def wait_for(look: Callable[[], T], timeout_s: float, pause_s: float, *, until: 
 def is_installed(path: Path) -> bool:
     """Say whether a file is one of an installed package."""
     return not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+
+
+_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextmanager
+def ended_like_ctrl_c() -> Generator[None]:
+    """Let SIGTERM and SIGHUP end this process as Ctrl-C does, with all that it cleans up; a second one ends it at once.
+
+    Not where somebody else decided what they do, as nohup does, nor outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    free = [number for number in _ENDINGS if signal.getsignal(number) is signal.SIG_DFL]
+
+    def interrupt(number: int, _: object) -> NoReturn:
+        for each in free:
+            signal.signal(each, signal.SIG_DFL)
+        raise KeyboardInterrupt(signal.Signals(number).name)
+
+    for number in free:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in free:
+            signal.signal(number, signal.SIG_DFL)

@@ -62,6 +62,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: Any) -> None:
     """Tell an xdist worker which run it takes part in."""
     invocation = _invocation(node.config)
+    if invocation.is_requested:
+        invocation.heed_signals()
     node.workerinput["openenv_scale"] = invocation.run_location.to_worker()
     if invocation.baseline is not None:
         node.workerinput["openenv_scale_baseline"] = invocation.baseline.to_worker()
@@ -133,6 +135,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     invocation = _invocation(session.config)
     invocation.read_marks(session.items)
     invocation.lacks_tests = not (invocation.measures or session.testsfailed)
+    if invocation.measures and not invocation.is_worker:
+        invocation.heed_signals()
 
 
 @pytest.hookimpl(tryfirst=True)

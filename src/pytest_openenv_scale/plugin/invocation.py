@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -137,6 +138,7 @@ class Invocation:
         self._selection: Selection | None = None
         self._run: RunDirectory | None = None
         self._progress: Progress | None = None
+        self._heeds_signals = False
         self._baseline: Baseline | None = None
 
     @property
@@ -240,6 +242,16 @@ class Invocation:
 
             self._progress = make_progress(self.config)
         return self._progress
+
+    def heed_signals(self) -> None:
+        """Let SIGTERM and SIGHUP end this pytest run as Ctrl-C does, until it is unconfigured."""
+        if not self._heeds_signals:
+            from pytest_openenv_scale.core.system import ended_like_ctrl_c
+
+            self._heeds_signals = True
+            stack = ExitStack()
+            stack.enter_context(ended_like_ctrl_c())
+            self.config.add_cleanup(stack.close)
 
     def note_problem(self, text: str) -> None:
         """Show this line at the end of the run; an xdist worker sends it to the process that has a terminal."""
