@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+import threading
 from dataclasses import replace
 
 import pytest
 
 from checking_subjects import make_subject
 from playing import order, play_share
-from pytest_openenv_scale.client.session import open_session
-from scripted_server import PING, PONG, TEXT, Peer, frame, observation, scripted
+from pytest_openenv_scale.client.session import SessionFailed, open_session
+from scripted_server import PING, PONG, TEXT, Peer, accepted, frame, observation, scripted
 
 EVERY_S = 0.1
 
@@ -91,6 +94,47 @@ async def test_nothing_is_pinged_before_its_time_or_where_pings_are_off(ping_s):
 
     _, row = await played(script, ping_s=ping_s)
     assert row.success
+
+
+async def test_a_server_that_pings_and_does_not_read_keeps_nobody_waiting():
+    """It has a thread of its own, so that it sends as fast as can be."""
+
+    def ping_for_ever(listening: socket.socket) -> None:
+        with contextlib.suppress(OSError), listening.accept()[0] as peer:
+            peer.sendall(accepted(peer.recv(65_536)))
+            while True:
+                peer.sendall(frame(PING, b"are you there?") * 4_000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=ping_for_ever, args=(listening,))
+        server.start()
+        with pytest.raises(SessionFailed, match=r"^reset failed: timeout"):
+            async with open_session(f"http://127.0.0.1:{listening.getsockname()[1]}", timeout_s=1.5) as session:
+                await session.reset()
+        server.join()
+
+
+async def test_an_answer_that_waits_for_room_is_sent_when_there_is_some():
+    read_on = asyncio.Event()
+    pongs: list[tuple[int, bytes]] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.accept()
+        await read_on.wait()
+        peer.send(frame(PING, b"one"))
+        head = await peer.reader.readexactly(10)
+        await peer.reader.readexactly(4 + int.from_bytes(head[2:], "big"))
+        pongs.append(await peer.hear())
+        peer.say(observation())
+        await peer.asked()
+        await peer.part()
+
+    async with scripted(script) as server, open_session(server.url) as session:
+        asking = asyncio.create_task(session.reset(text="x" * 2**24))
+        await asyncio.sleep(0)
+        read_on.set()
+        await asking
+    assert pongs == [(PONG, b"one")]
 
 
 async def test_a_session_driven_by_hand_pings_while_it_waits():

@@ -141,6 +141,7 @@ class Connection:
         "_key",
         "_outgoing",
         "_owner",
+        "_ping_to_answer",
         "_poller",
         "_queued_message",
         "_read_size",
@@ -176,6 +177,7 @@ class Connection:
         self._reading_stopped = False
         self._queued_message: Message | None = None
         self._awaits_pong = False
+        self._ping_to_answer: bytes | None = None
         self.cue = inf
         """When the next message could be sent: the arrival of what it answers, unless its owner sets another moment."""
         self.pong_arrivals: list[float] | None = None
@@ -360,6 +362,8 @@ class Connection:
         self._write(data)
         if not self._outgoing:
             self._poller.modify(self._fd, READ)
+            if self._ping_to_answer is not None:
+                self._answer_ping(self._ping_to_answer)
 
     # Receiving
 
@@ -435,8 +439,7 @@ class Connection:
                 if self._close_received is None:
                     self._owner.received(payload if opcode == frames.TEXT else frames.text_of_binary(payload), at)
             elif opcode == frames.PING:
-                if not self._close_sent:
-                    self.send(Message(payload, frames.PONG))
+                self._answer_ping(payload)
             elif opcode == frames.PONG:
                 self._awaits_pong = False
                 if self.pong_arrivals is not None:
@@ -447,6 +450,15 @@ class Connection:
                 return
         if reader.error is not None and self._close_received is None:
             raise reader.error
+
+    def _answer_ping(self, payload: bytes) -> None:
+        """Answer a ping, or the last of several (RFC 6455, 5.5.3) where something else waits to be sent.
+
+        A server that pings without reading would else make us keep an answer to each.
+        """
+        self._ping_to_answer = payload if self._outgoing else None
+        if not self._outgoing and not self._close_sent:
+            self.send(Message(payload, frames.PONG))
 
     def _handle_close_frame(self, code: int, reason: str) -> None:
         """Note the server's close frame and answer it with the code it has."""
