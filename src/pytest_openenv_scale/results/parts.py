@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pytest_openenv_scale.core.serialization import JsonError
@@ -105,6 +106,8 @@ def _constant(value: object, length: int, kind: pa.DataType) -> pa.Array:
     return pa.DictionaryArray.from_arrays(indices, pa.array([] if value is None else [value], pa.string()))
 
 
+_TEXTS = (pa.string(), _LABEL)
+
 REPEATING_COLUMNS = frozenset({"host_url", "error_phase", "error_type", "error_code", "error_message"})
 """Text columns that hold few different values: read as dictionaries, they need no memory per row."""
 
@@ -161,11 +164,28 @@ class Part:
 
 
 def _complete(table: pa.Table, num_rows: int, columns: Sequence[str], dictionaries: Collection[str]) -> pa.Table:
-    """Return these columns of a table in this order, with those that parts of older versions do not have."""
+    """Return these columns of a table in this order, with those that parts of older versions do not have.
+
+    Raises:
+        ValueError: a column is of another type than `SCHEMA` says, or holds a number that is not finite.
+    """
     there = set(table.column_names)
     return pa.table(
-        {name: table[name] if name in there else _column_before(name, num_rows, dictionaries) for name in columns}
+        {
+            name: _of_schema(name, table[name]) if name in there else _column_before(name, num_rows, dictionaries)
+            for name in columns
+        }
     )
+
+
+def _of_schema(name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    expected = SCHEMA.field(name).type
+    if column.type != expected and not (column.type in _TEXTS and expected in _TEXTS):
+        raise ValueError(f"column {name} is {column.type}, not {expected}")
+    numbers = pc.list_flatten(column) if expected == _TYPES[Sequence[float]] else column
+    if numbers.type == _TYPES[float] and not pc.all(pc.is_finite(numbers), min_count=0).as_py():
+        raise ValueError(f"column {name} holds a number that is not finite")
+    return column
 
 
 def _column_before(name: str, num_rows: int, dictionaries: Collection[str]) -> pa.Array:
