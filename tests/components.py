@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from pathlib import Path
 from typing import NoReturn
 
 import pytest
@@ -13,3 +16,10 @@ def lacking(reason: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+def shellcheck(*options_and_files: str | Path) -> str:
+    """What shellcheck finds in scripts."""
+    if shutil.which("shellcheck") is None:
+        lacking("shellcheck is not installed")
+    return subprocess.run(["shellcheck", *options_and_files], capture_output=True, text=True, check=False).stdout

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from ci_jobs import ROOT, GitHub, documented, loaded
+from components import shellcheck
 
 ACTION, STEPS, GITLAB = documented()
 SCHEMAS = {"github-actions": (ROOT / "action.yml").read_text(), "gitlab-ci": GITLAB}
@@ -43,13 +42,11 @@ def test_no_value_from_outside_is_ever_part_of_a_script() -> None:
     assert not [script for script in scripts() if "${{" in script]
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing(tmp_path: Path) -> None:
     files = [tmp_path / f"{number}.sh" for number, _ in enumerate(scripts())]
     for file, script in zip(files, scripts(), strict=True):
         file.write_text(script)
-    done = subprocess.run(["shellcheck", "--shell=bash", *files], capture_output=True, text=True, check=False)
-    assert done.stdout == ""
+    assert shellcheck("--shell=bash", *files) == ""
 
 
 def test_every_input_and_output_of_the_action_is_documented() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 import uvicorn
 from hypercorn.config import Config
 
+from components import shellcheck
 from goldens import Golden
 from pytest_openenv_scale.core.system import usable_cores
 from pytest_openenv_scale.targets.common.files import deploy_file
@@ -63,11 +63,9 @@ def test_each_script_can_be_run_and_tells_its_settings(golden: Golden, name: str
     golden(wrong.stderr)
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing() -> None:
     paths = [str(deploy_file(f"local/{name}")) for name in SCRIPTS]
-    done = subprocess.run(["shellcheck", *paths], capture_output=True, text=True, check=False)
-    assert done.stdout == ""
+    assert shellcheck(*paths) == ""
 
 
 def test_uvicorn_is_set_up_as_by_the_local_target(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from components import shellcheck
 from goldens import Golden
 from pytest_openenv_scale.targets.common.files import deploy_file
 from pytest_openenv_scale.targets.envoy.config import Backend, EnvoySettings, render
@@ -133,11 +133,9 @@ def test_each_script_can_be_run_and_says_where_it_belongs(golden: Golden, name: 
         assert completed.stdout.startswith(f"usage: {name} ")
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing() -> None:
     paths = [str(deploy_file(f"slurm/{name}")) for name in SCRIPTS]
-    done = subprocess.run(["shellcheck", *paths], capture_output=True, text=True, check=False)
-    assert done.stdout == ""
+    assert shellcheck(*paths) == ""
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

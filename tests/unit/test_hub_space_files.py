@@ -13,6 +13,7 @@ import pytest
 import yaml
 from test_deploy_local import recorded
 
+from components import shellcheck
 from goldens import Golden
 from pytest_openenv_scale.__main__ import main
 from pytest_openenv_scale.core.errors import TargetError
@@ -133,10 +134,9 @@ def test_a_dry_run_of_deploy_lists_files_and_settings(env: Path, capsys: pytest.
 # --- scripts
 
 
-@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck_finds_nothing() -> None:
     paths = [str(deploy_file(f"hf_spaces/{name}")) for name in ("deploy.sh", "serve.sh")]
-    assert subprocess.run(["shellcheck", *paths], capture_output=True, text=True, check=False).stdout == ""
+    assert shellcheck(*paths) == ""
 
 
 def served(folder: Path, **settings: str) -> tuple[list[str], dict[str, str | None], str]:
