@@ -10,6 +10,7 @@ import psutil
 import pytest
 from websockets.asyncio.client import connect
 
+from pytest_openenv_scale.server import worker
 from pytest_openenv_scale.server.sessions import AddressLimitError, Sessions
 from pytest_openenv_scale.server.settings import ClientBounds
 from pytest_openenv_scale.server.ws import MAX_MESSAGE, SessionEndpoint
@@ -149,6 +150,49 @@ def test_who_sends_and_never_reads_is_not_read_either(server):
 def test_a_head_without_end_is_cut_off(server):
     with socket.create_connection(split(server[1]), 20) as peer, pytest.raises(ConnectionError):
         send(peer, b"GET /health HTTP/1.1\r\n", b"x-more: " + b"a" * 1_000 + b"\r\n", times=64_000)
+
+
+class Patient(asyncio.Protocol):
+    """Takes a head however long it is and lasts, as uvicorn does where httptools is installed."""
+
+    cycle = None
+
+    def connection_made(self, transport):
+        self.loop, self.transport = asyncio.get_running_loop(), transport
+
+
+class Transport:
+    """Belongs to one protocol, and is closed once."""
+
+    def __init__(self, protocol):
+        self.get_protocol = lambda: protocol
+        self.close = (closed := asyncio.Event()).set
+        self.closed = closed
+
+
+@pytest.fixture
+async def patient(monkeypatch):
+    monkeypatch.setattr("uvicorn.protocols.http.auto.AutoHTTPProtocol", Patient)
+    monkeypatch.setattr(worker, "HEAD_TIMEOUT_S", 0.01)
+    protocol = worker._bounded_http()()
+    transport = Transport(protocol)
+    protocol.connection_made(transport)
+    yield protocol, transport
+    protocol.connection_lost(None)
+
+
+async def test_a_parser_that_takes_heads_of_any_length_is_bounded(patient):
+    protocol, transport = patient
+    protocol.data_received(bytes(worker.MAX_HEAD))
+    assert not transport.closed.is_set()
+    protocol.data_received(b"x")
+    assert transport.closed.is_set()
+
+
+async def test_a_parser_that_waits_for_ever_is_bounded(patient):
+    _, transport = patient
+    async with asyncio.timeout(5):
+        await transport.closed.wait()
 
 
 def send(peer, first, more, *, times):
